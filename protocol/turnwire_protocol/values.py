@@ -1,0 +1,152 @@
+"""Shapes that several frames share: ids, cursors, input parts, usage, errors.
+
+Every model is frozen and strict: a string is never read as a number. Unknown fields are ignored, as section "Envelope"
+of docs/protocol.md demands of every receiver.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, field_validator
+
+from turnwire_protocol import limits
+from turnwire_protocol.codes import ErrorCode, Retry
+
+
+def _drop_titles(schema: dict[str, Any]) -> None:
+    """Titles would become one alias a field in generated TypeScript (`Type1`, `Seq1`)."""
+    for field in schema.get("properties", {}).values():
+        field.pop("title", None)
+
+
+class Value(BaseModel):
+    """Base of all wire shapes."""
+
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="ignore", json_schema_extra=_drop_titles, allow_inf_nan=False
+    )
+
+
+Id = Annotated[str, StringConstraints(pattern=limits.ID_PATTERN)]
+Seq = Annotated[int, Field(ge=1, le=limits.INTEGER_MAX)]
+"""Position of a numbered frame in its session's log, from 1."""
+Count = Annotated[int, Field(ge=0, le=limits.INTEGER_MAX)]
+Millis = Annotated[int, Field(ge=0, le=limits.INTEGER_MAX)]
+"""A duration in ms, or a time in ms since 1970 where the field's name ends in `at`."""
+Name = Annotated[str, StringConstraints(min_length=1, max_length=limits.NAME_CHARS_MAX)]
+Kind = Literal["text", "reasoning", "refusal", "tool_call", "data"]
+TurnState = Literal["accepted", "queued", "running", "parked", "done", "error"]
+FinishReason = Literal["stop", "length", "cancelled", "content_filter", "tool_calls", "budget"]
+JsonObject = Annotated[dict[str, JsonValue], Field(max_length=limits.VALUE_KEYS_MAX)]
+
+
+class Cursor(Value):
+    """Where a reader stands: the last numbered frame that it has. `turn` is null after a session frame."""
+
+    gen: Id | None
+    seq: Count
+    turn: Id | None = None
+
+
+class TextInput(Value):
+    type: Literal["text"]
+    text: Annotated[str, StringConstraints(max_length=limits.INPUT_PART_BYTES_MAX)]
+
+
+class ImageInput(Value):
+    """An image, base64 without line breaks (RFC 4648 section 4)."""
+
+    type: Literal["image"]
+    media_type: Literal["image/png", "image/jpeg", "image/gif", "image/webp"]
+    data: Annotated[
+        str, StringConstraints(max_length=limits.INPUT_PART_BYTES_MAX, pattern=r"^[A-Za-z0-9+/]+={0,2}$")
+    ]
+
+
+InputPart = Annotated[TextInput | ImageInput, Field(discriminator="type")]
+
+
+class Tool(Value):
+    """A function that the model may call; `parameters` is a JSON Schema."""
+
+    name: Id
+    description: Annotated[str, StringConstraints(max_length=4096)] | None = None
+    parameters: JsonObject | None = None
+
+
+class ClientInfo(Value):
+    name: Name
+    version: Name
+
+
+class PartSummary(Value):
+    """What a terminal says of each part: its length and zlib CRC-32, both over the UTF-8 of its whole text."""
+
+    part: Count
+    kind: Kind
+    bytes: Count
+    crc32: Annotated[int, Field(ge=0, le=0xFFFFFFFF)]
+
+
+class Part(Value):
+    """One strand of an answer, as far as it has come."""
+
+    part: Count
+    kind: Kind
+    text: str
+    call: Name | None = None
+    name: Name | None = None
+    last: bool = False
+
+
+class Usage(Value):
+    """Tokens of one turn, all its steps together. `estimated` where the provider did not say."""
+
+    input_tokens: Count
+    cached_input_tokens: Count | None = None
+    output_tokens: Count
+    reasoning_tokens: Count | None = None
+    estimated: bool
+
+
+class Cost(Value):
+    """Money as a decimal string, because a float cannot hold it."""
+
+    amount: Annotated[str, StringConstraints(pattern=r"^\d{1,18}(\.\d{1,18})?$")]
+    currency: Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
+
+
+class ErrorBody(Value):
+    """What went wrong, safe to show. `retry` says what helps; `retry_after_ms` from when."""
+
+    code: ErrorCode
+    message: Annotated[str, StringConstraints(min_length=1, max_length=500)]
+    retry: Retry
+    retry_after_ms: Millis | None = None
+    upgrade_url: str | None = None
+
+
+class Ask(Value):
+    """Something a parked turn waits for."""
+
+    request: Id
+    kind: Literal["tool_result", "approval"]
+    detail: JsonObject
+
+
+class Limits(Value):
+    """What this server allows a connection; see each field's unit in its name."""
+
+    frame_bytes_max: Count
+    input_bytes_max: Count
+    frames_per_s: Count
+    bytes_per_s: Count
+    sessions_open_max: Count
+    turns_running_max: Count
+    history_turns_max: Count
+
+    @field_validator("*")
+    @classmethod
+    def _positive(cls, value: int) -> int:
+        if value < 1:
+            raise ValueError("a limit of zero would allow nothing")
+        return value

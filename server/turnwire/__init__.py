@@ -1,0 +1,1 @@
+"""Turnwire: the WebSocket backend between chat UIs and language models."""

@@ -1,0 +1,1 @@
+"""The terminal client. Knows the wire, and nothing of the server."""

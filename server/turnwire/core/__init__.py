@@ -1,0 +1,1 @@
+"""Pure rules: no asyncio, clock, randomness or I/O. Time and ids come in as arguments."""

@@ -1,0 +1,268 @@
+"""One client's connection: handshake, open, closing. Frames and time in, effects out; no socket, no task.
+
+The caller carries out every effect in order and reports back what became of the ones that take time (`authenticated`,
+`refreshed`, `turn_taken_up`, `turn_ended`). Whatever arrives after a Close is ignored.
+
+Commands may be sent together with `hello`, without waiting: they wait here, bounded, until the client is known.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from turnwire.core.admission import Bucket
+from turnwire.core.errors import error_body
+from turnwire_protocol import limits
+from turnwire_protocol.codec import FrameRefused
+from turnwire_protocol.codes import CloseCode, ErrorCode
+from turnwire_protocol.commands import (
+    AnyCommand,
+    AuthRefresh,
+    Hello,
+    Ping,
+    SessionClose,
+    SessionOpen,
+    TurnCancel,
+    TurnCreate,
+    TurnRespond,
+)
+from turnwire_protocol.events import Frame
+from turnwire_protocol.values import Limits
+
+FEATURES: Final = ("resume", "queue", "interrupt", "edit", "regenerate", "respond")
+
+WAITING_COMMANDS_MAX: Final = 64
+REFUSED_IN_A_ROW_MAX: Final = 200
+"""A client that goes on through so many refusals is not going to stop by itself."""
+
+BURST_S: Final = 2
+"""The buckets hold two seconds' worth, so that a page that opens many sessions at once is not refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    frame: Frame
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    code: CloseCode
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticate:
+    """Find out who this is; report with `authenticated`."""
+
+    token: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Execute:
+    """Carry out a command and send its answer."""
+
+    command: SessionOpen | SessionClose | TurnCreate | TurnCancel | TurnRespond | AuthRefresh
+
+
+Effect = Send | Close | Authenticate | Execute
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """What `welcome` says beside the client's own things."""
+
+    models: Sequence[str]
+    limits: Limits
+    ping_ms: int
+    terminal_within_ms: int
+    hello_ms: int
+
+
+def error_frame(
+    code: ErrorCode,
+    message: str,
+    *,
+    command: AnyCommand | None = None,
+    reply_to: str | None = None,
+    retry_after_ms: int | None = None,
+) -> Frame:
+    """An `error` frame that answers `command`, if one is given."""
+    frame: Frame = {"type": "error"}
+    answered = reply_to if command is None else command.id
+    if answered is not None:
+        frame["reply_to"] = answered
+    for name in ("session", "turn"):
+        value = getattr(command, name, None)
+        if value is not None:
+            frame[name] = value
+    frame["error"] = error_body(code, message, retry_after_ms).model_dump(exclude_none=True)
+    return frame
+
+
+def reply(kind: str, command: AnyCommand, **fields: object) -> Frame:
+    """An answer to `command`; fields that are None are left out."""
+    frame: Frame = {"type": kind}
+    if command.id is not None:
+        frame["reply_to"] = command.id
+    frame.update((name, value) for name, value in fields.items() if value is not None)
+    return frame
+
+
+class Connection:
+    """The state of one connection. All times are ms of one monotonic clock."""
+
+    def __init__(self, connection: str, greeting: Greeting, now_ms: int) -> None:
+        self.phase: Literal["greeting", "authenticating", "open", "closed"] = "greeting"
+        self.user = ""
+        self._connection = connection
+        self._greeting = greeting
+        self._hello: Hello | None = None
+        self._hello_by_ms = now_ms + greeting.hello_ms
+        self._waiting: list[AnyCommand] = []
+        self._sessions: set[str] = set()
+        self._turns: set[tuple[str, str]] = set()
+        frames, size = greeting.limits.frames_per_s, greeting.limits.bytes_per_s
+        self._frames = Bucket.full(frames, frames * BURST_S, now_ms)
+        self._bytes = Bucket.full(size, max(size * BURST_S, limits.COMMAND_BYTES_MAX), now_ms)
+        self._refused_in_a_row = 0
+
+    # --- what comes in --------------------------------------------------------------------------------------------
+
+    def received(self, command: AnyCommand, size: int, now_ms: int) -> list[Effect]:
+        """A valid command of `size` bytes."""
+        if self.phase == "closed":
+            return []
+        limited = self._limited(command, size, now_ms)
+        if limited is not None:
+            return limited
+        if isinstance(command, Ping):
+            return [Send(reply("pong", command))]
+        if isinstance(command, Hello):
+            return self._greeted(command)
+        if self.phase == "greeting":
+            return self.fail(CloseCode.UNAUTHENTICATED, "unauthenticated", "the first command must be hello", command)
+        if self.phase == "authenticating":
+            if len(self._waiting) >= WAITING_COMMANDS_MAX:
+                return self.fail(CloseCode.RATE_LIMITED, "rate_limited", "too many commands before welcome", command)
+            self._waiting.append(command)
+            return []
+        return self._command(command)
+
+    def refused(self, refusal: FrameRefused, now_ms: int) -> list[Effect]:
+        """A frame that is no valid command. It counts like one."""
+        if self.phase == "closed":
+            return []
+        if refusal.close is not None:
+            self.phase = "closed"
+        wait_ms = self._frames.take(1, now_ms)
+        if wait_ms and refusal.close is None:
+            return self._refuse_for_rate(None, refusal.reply_to, wait_ms)
+        frame = error_frame(refusal.code, refusal.message, reply_to=refusal.reply_to)
+        return [Send(frame)] if refusal.close is None else [Send(frame), Close(refusal.close)]
+
+    def deadline_ms(self) -> int | None:
+        """When `tick` is due next."""
+        return self._hello_by_ms if self.phase == "greeting" else None
+
+    def tick(self, now_ms: int) -> list[Effect]:
+        """Time has passed."""
+        if self.phase == "greeting" and now_ms >= self._hello_by_ms:
+            seconds = self._greeting.hello_ms / 1000
+            return self.fail(CloseCode.HELLO_TIMEOUT, "unauthenticated", f"no hello came within {seconds:g} s")
+        return []
+
+    # --- what became of effects -----------------------------------------------------------------------------------
+
+    def authenticated(self, user: str | None) -> list[Effect]:
+        """The answer to Authenticate; None: the token is nobody's."""
+        if self.phase != "authenticating" or self._hello is None:
+            return []
+        hello = self._hello
+        if user is None:
+            return self.fail(CloseCode.UNAUTHENTICATED, "unauthenticated", "the token was not accepted", hello)
+        self.phase = "open"
+        self.user = user
+        greeting = self._greeting
+        welcome = reply(
+            "welcome",
+            hello,
+            connection=self._connection,
+            user=user,
+            features=[name for name in FEATURES if not hello.features or name in hello.features],
+            models=list(greeting.models),
+            limits=greeting.limits.model_dump(),
+            ping_ms=greeting.ping_ms,
+            terminal_within_ms=greeting.terminal_within_ms,
+        )
+        effects: list[Effect] = [Send(welcome)]
+        waiting, self._waiting = self._waiting, []
+        for command in waiting:
+            effects.extend(self._command(command))
+        return effects
+
+    def refreshed(self, command: AuthRefresh, user: str | None, expires_at: int | None) -> list[Effect]:
+        """The answer to an Execute of auth.refresh."""
+        if user is None:
+            return [Send(error_frame("unauthenticated", "the token was not accepted", command=command))]
+        if user != self.user:
+            return self.fail(CloseCode.FORBIDDEN, "forbidden", "the token is another user's", command)
+        return [Send(reply("ack", command, expires_at=expires_at))]
+
+    def session_opened(self, session: str) -> None:
+        """A cursor stands on the session, by session.open or by its first turn.create."""
+        self._sessions.add(session)
+
+    def turn_taken_up(self, session: str, turn: str) -> None:
+        """A turn that this connection created was accepted."""
+        self._turns.add((session, turn))
+
+    def turn_ended(self, session: str, turn: str) -> None:
+        """A terminal passed by."""
+        self._turns.discard((session, turn))
+
+    def fail(self, close: CloseCode, code: ErrorCode, message: str, command: AnyCommand | None = None) -> list[Effect]:
+        """Say why, then close."""
+        if self.phase == "closed":
+            return []
+        self.phase = "closed"
+        return [Send(error_frame(code, message, command=command)), Close(close)]
+
+    # --- within ---------------------------------------------------------------------------------------------------
+
+    def _greeted(self, hello: Hello) -> list[Effect]:
+        if self.phase != "greeting":
+            return [Send(error_frame("bad_frame", "hello may be sent once", command=hello))]
+        self.phase = "authenticating"
+        self._hello = hello
+        return [Authenticate(hello.token)]
+
+    def _command(self, command: AnyCommand) -> list[Effect]:
+        allowed = self._greeting.limits
+        if isinstance(command, SessionOpen | TurnCreate):
+            if command.session not in self._sessions and len(self._sessions) >= allowed.sessions_open_max:
+                text = f"this connection has {len(self._sessions)} sessions open; close one first"
+                return [Send(error_frame("rate_limited", text, command=command))]
+            if isinstance(command, TurnCreate) and len(self._turns) >= allowed.turns_running_max:
+                text = f"this connection has {len(self._turns)} turns running; wait for one to end"
+                return [Send(error_frame("rate_limited", text, command=command))]
+        if isinstance(command, SessionClose):
+            self._sessions.discard(command.session)
+            self._turns = {turn for turn in self._turns if turn[0] != command.session}
+        if isinstance(command, Hello | Ping):
+            raise TypeError(f"{command.type} is answered on arrival")
+        return [Execute(command)]
+
+    def _limited(self, command: AnyCommand, size: int, now_ms: int) -> list[Effect] | None:
+        wait_ms = self._frames.take(1, now_ms) or self._bytes.take(size, now_ms)
+        if wait_ms == 0:
+            self._refused_in_a_row = 0
+            return None
+        return self._refuse_for_rate(command, command.id, wait_ms)
+
+    def _refuse_for_rate(self, command: AnyCommand | None, reply_to: str | None, wait_ms: int) -> list[Effect]:
+        self._refused_in_a_row += 1
+        if self._refused_in_a_row > REFUSED_IN_A_ROW_MAX:
+            return self.fail(CloseCode.RATE_LIMITED, "rate_limited", "too many frames", command)
+        frame = error_frame(
+            "rate_limited", "too many frames or bytes", command=command, reply_to=reply_to, retry_after_ms=wait_ms
+        )
+        return [Send(frame)]

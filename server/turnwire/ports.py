@@ -1,0 +1,209 @@
+"""The few seams between the runtime and the world, on one page, with what each guarantees.
+
+The runtime knows these and nothing of what stands behind them. An adapter raises Failure and no exception of its
+library; whoever calls it may rely on the guarantees in prose here, and the contract tests hold every adapter to them.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from turnwire.core.entries import Entry, Event, Message, ProviderEvent
+from turnwire.core.errors import RETRYABLE, FailureKind
+from turnwire.core.log_values import (
+    Accepted,
+    AcceptRequest,
+    Appended,
+    Batch,
+    Cancelled,
+    LogRange,
+    Nudge,
+    Renewed,
+    Responded,
+    Seal,
+    SessionKey,
+    SessionView,
+    StoredTurn,
+    Taken,
+    TurnKey,
+)
+
+
+class Failure(Exception):
+    """Something outside failed. Carries numbers and a kind; `detail` is for logs, never for users, never content."""
+
+    def __init__(
+        self,
+        kind: FailureKind,
+        detail: str = "",
+        *,
+        retry_after_ms: int | None = None,
+        may_retry: bool | None = None,
+    ) -> None:
+        super().__init__(f"{kind}: {detail}" if detail else kind)
+        self.kind: FailureKind = kind
+        self.detail = detail
+        self.retry_after_ms = retry_after_ms
+        self.may_retry = kind in RETRYABLE if may_retry is None else may_retry
+
+
+# --- the log ------------------------------------------------------------------------------------------------------
+
+
+class SessionLog(Protocol):
+    """The one store of truth.
+
+    Every write is atomic and idempotent: after a lost reply the same call may be repeated and changes nothing more.
+    Every call first learns whether the store's history may have been lost unseen (failover, restart) and then gives the
+    session a new gen. Calls raise Failure("store_away") when no definite answer came; append_many and renew_leases
+    answer `away` for each item instead. No task is ever cancelled inside a call by the adapter, and callers must not
+    either: shield what may be cancelled.
+    """
+
+    async def accept_turn(self, request: AcceptRequest) -> Accepted: ...
+    async def append_many(self, batches: Sequence[Batch]) -> Sequence[Appended]:
+        """Append each batch, in one pipeline; answers in the same order. At most one batch a turn."""
+        ...
+
+    async def renew_leases(self, leases: Sequence[tuple[TurnKey, str]]) -> Sequence[Renewed]: ...
+    async def take_turn(self, key: TurnKey, nonce: str, *, after_restart: bool = False) -> Taken: ...
+    async def overdue_turns(self, count_max: int) -> Sequence[TurnKey]:
+        """Turns whose lease, or whose time in the queue or parked, ran out; ownerless ones first."""
+        ...
+
+    async def cancel_turn(self, key: TurnKey, by: str, reason: str) -> Cancelled: ...
+    async def respond_turn(self, key: TurnKey, request: str, by: str, value: bytes) -> Responded: ...
+    async def read_view(self, key: SessionKey, history: int) -> SessionView: ...
+    async def read_range(self, key: SessionKey, after_seq: int, count_max: int) -> LogRange: ...
+    async def read_branch(self, key: TurnKey, count_max: int) -> Sequence[StoredTurn]:
+        """The turn and its ancestors, newest first."""
+        ...
+
+    async def delete_session(self, key: SessionKey) -> bool: ...
+    async def watch(self, key: SessionKey) -> None:
+        """Receive `grown` nudges of this session; in force, confirmed by the store, when this returns."""
+        ...
+
+    async def unwatch(self, key: SessionKey) -> None: ...
+
+    async def note_watched(self, keys: Sequence[SessionKey]) -> Sequence[LogRange]:
+        """Mark the sessions as watched now (Renewed.unwatched_ms), and tell gen, head and overdue of each."""
+        ...
+
+    def nudges(self) -> AsyncIterator[Nudge]:
+        """Never ends by itself. `reset` after the subscription was lost and made again: anything may be missed."""
+        ...
+
+    async def ping(self) -> None: ...
+
+
+# --- providers ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """All in ms; `connect` is one attempt's, `connect_total` all attempts' and fallbacks' together."""
+
+    connect: int = 5_000
+    connect_total: int = 12_000
+    first_content: int = 30_000
+    idle: int = 30_000
+    total: int = 600_000
+
+
+@dataclass(frozen=True, slots=True)
+class StepRequest:
+    """One upstream request."""
+
+    messages: Sequence[Message]
+    params: dict[str, Any] = field(default_factory=dict[str, Any])
+    tools: Sequence[dict[str, Any]] = ()
+    response_format: dict[str, Any] | None = None
+    output_tokens_max: int | None = None
+    deadlines: Deadlines = field(default_factory=Deadlines)
+
+
+class Provider(Protocol):
+    """One configured model.
+
+    `stream` opens the upstream request on entering and closes its socket on leaving, whatever happens in between:
+    when the context has been left, the provider has been told to stop. Entering waits for the response's headers and
+    raises Failure within `deadlines.connect` (connecting) or `deadlines.first_content` (headers). The iterator yields
+    lists of events, ends only after a Finish, and raises Failure otherwise; content deadlines are the caller's.
+    """
+
+    name: str
+
+    def stream(self, request: StepRequest) -> AbstractAsyncContextManager[AsyncIterator[Sequence[ProviderEvent]]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What a client may choose by name."""
+
+    name: str
+    provider: Provider
+    fallback: Sequence[str] = ()
+    system_prompt: str | None = None
+    context_tokens: int = 128_000
+    output_tokens_max: int = 4_096
+    client_params: frozenset[str] = frozenset()
+    deadlines: Deadlines = field(default_factory=Deadlines)
+
+
+# --- who and when -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who is there. `user` owns sessions; it names the store's keys, so it decides what exists for them."""
+
+    user: str
+    expires_at: int | None = None
+
+
+class Authenticator(Protocol):
+    """Tells who a token belongs to; None when it belongs to nobody."""
+
+    async def identify(self, token: str | None) -> Identity | None: ...
+
+
+class Clock(Protocol):
+    def now_ms(self) -> int:
+        """Wall time, ms since 1970: for what people read."""
+        ...
+
+    def monotonic_ms(self) -> int:
+        """For deadlines: never goes back."""
+        ...
+
+
+__all__ = [
+    "AcceptRequest",
+    "Accepted",
+    "Appended",
+    "Authenticator",
+    "Batch",
+    "Cancelled",
+    "Clock",
+    "Deadlines",
+    "Entry",
+    "Event",
+    "Failure",
+    "Identity",
+    "LogRange",
+    "Model",
+    "Nudge",
+    "Provider",
+    "Renewed",
+    "Responded",
+    "Seal",
+    "SessionKey",
+    "SessionLog",
+    "SessionView",
+    "StepRequest",
+    "StoredTurn",
+    "Taken",
+    "TurnKey",
+]

@@ -1,0 +1,1 @@
+"""Asyncio around the core; knows ports, never adapters."""

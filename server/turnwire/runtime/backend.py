@@ -1,0 +1,272 @@
+"""The application: what a client may do, whichever transport it came by.
+
+Everything here is for one owner, whose name stands in every key; another owner's sessions do not exist from here. What
+is refused raises Refused with the error a client sees. Unlearned says that the store may or may not have taken a write:
+the client must ask again, which it can, because every write here is idempotent.
+"""
+
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar, cast
+
+import orjson
+import structlog
+
+from turnwire.core.replay import mode_of
+from turnwire.core.snapshots import TurnState, folded, snapshot_frames
+from turnwire.core.turn import cancelled_before_start
+from turnwire.ports import Accepted, AcceptRequest, Failure, Model, SessionKey, SessionLog, StoredTurn, TurnKey
+from turnwire.runtime.running_turns import RunningTurns, new_nonce
+from turnwire.runtime.session_hub import SessionHub
+from turnwire.runtime.turn_runner import Spec
+from turnwire_protocol.codes import ErrorCode
+from turnwire_protocol.commands import TurnCancel, TurnCreate, TurnRespond
+from turnwire_protocol.events import Frame
+from turnwire_protocol.fingerprint import digest_of
+from turnwire_protocol.values import Cursor
+
+ACCEPT_TRIES: Final = 2
+
+Answer = TypeVar("Answer")
+
+_log = structlog.get_logger(__name__)
+
+
+class Refused(Exception):
+    """A command that was not carried out and left no trace."""
+
+    def __init__(self, code: ErrorCode, message: str, *, retry_after_ms: int | None = None) -> None:
+        super().__init__(message)
+        self.code: ErrorCode = code
+        self.message = message
+        self.retry_after_ms = retry_after_ms
+
+
+class Unlearned(Exception):
+    """Whether the store took the write is not known. The same command again finds out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """An accepted turn: where its turn.accepted stands."""
+
+    gen: str
+    seq: int
+    duplicate: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """Where a cursor stands and what it is given first: `session.opened` and its snapshots."""
+
+    gen: str | None
+    seq: int
+    frames: Sequence[Frame]
+
+
+class Backend:
+    """Open, create, cancel, respond. One a node; holds no state of any user."""
+
+    def __init__(
+        self,
+        log: SessionLog,
+        hub: SessionHub,
+        running: RunningTurns,
+        models: Mapping[str, Model],
+        *,
+        default_model: str,
+        input_bytes_max: int,
+    ) -> None:
+        self._log = log
+        self._hub = hub
+        self._running = running
+        self._models = models
+        self._default_model = default_model
+        self._input_bytes_max = input_bytes_max
+        self.draining = False
+        """Set when the node is to stop: no turn is accepted any more."""
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    async def open(self, key: SessionKey, after: Cursor | None, history: int, reply_to: str | None) -> Opening:
+        """Where a reader goes on that has `after`. Put its cursor on the hub first."""
+        if after is not None:
+            place = await self._log.read_range(key, after.seq, 1)
+            mode = mode_of(
+                after,
+                gen=place.gen,
+                head=place.head,
+                floor=place.floor,
+                turn_at=place.turn_at,
+                at_known=place.at_known,
+            )
+            if mode == "replay":
+                frame = _opened(key, place.gen, after.seq, after.turn, "replay", 0, reply_to)
+                return Opening(place.gen, after.seq, [frame])
+        return await self.snapshot(key, history, reply_to)
+
+    async def open_at(self, key: SessionKey, gen: str, seq: int, history: int) -> Opening:
+        """A cursor just before a turn that this reader has created: nothing earlier is sent."""
+        place = await self._log.read_range(key, seq, 1)
+        known = seq == 0 or place.at_known
+        if place.gen != gen or not known or seq < place.floor:
+            return await self.snapshot(key, history, None)
+        return Opening(gen, seq, [_opened(key, gen, seq, place.turn_at, "replay", 0, None)])
+
+    async def snapshot(self, key: SessionKey, history: int, reply_to: str | None) -> Opening:
+        """The session as of its head."""
+        view = await self._log.read_view(key, history)
+        frames: list[Frame] = []
+        for stored in view.turns:
+            frames.extend(snapshot_frames(key.session, _state_of(stored)))
+        opened = _opened(key, view.gen, view.head, view.turn_at_head, "snapshot", len(frames), reply_to)
+        return Opening(view.gen, view.head, [opened, *frames])
+
+    # --- turns ----------------------------------------------------------------------------------------------------
+
+    async def create_turn(self, owner: str, author: str, command: TurnCreate) -> Created:
+        """Store the turn, and run it if it is its time. Raises Refused, Unlearned."""
+        if self.draining:
+            raise Refused("draining", "This server is about to stop; reconnect to another.")
+        key = TurnKey(owner, command.session, command.turn)
+        request, spec = await self._request(key, author, command)
+        accepted = await self._accept(request)
+        _raise_if_refused(accepted)
+        self._hub.feed(key.session_key, accepted.gen, accepted.logged)
+        if accepted.result == "running":
+            self._running.start(key, request.nonce, spec, cancel_after_ms=request.cancel_after_ms)
+        if accepted.interrupted is not None:
+            self._running.cancel(TurnKey(owner, command.session, accepted.interrupted), author)
+        if accepted.next is not None:
+            await self._running.take_quietly(TurnKey(owner, command.session, accepted.next))
+        return Created(accepted.gen, accepted.seq, accepted.result == "duplicate")
+
+    async def cancel_turn(self, owner: str, by: str, command: TurnCancel) -> str:
+        """Stop a turn, wherever it runs; stored before this returns. The `result` of its ack."""
+        key = TurnKey(owner, command.session, command.turn)
+        cancelled = await self._learn(self._log.cancel_turn(key, by, command.reason or ""))
+        if cancelled.result == "too_many_pending":
+            raise Refused("rate_limited", "Too many cancels of turns that do not exist.", retry_after_ms=60_000)
+        self._hub.feed(key.session_key, cancelled.gen, cancelled.logged)
+        if cancelled.result == "cancelling":
+            self._running.cancel(key, by)
+        if cancelled.take is not None:
+            await self._running.take_quietly(TurnKey(owner, command.session, cancelled.take))
+        return cancelled.result
+
+    async def respond(self, owner: str, by: str, command: TurnRespond) -> None:
+        """Answer what a turn asked; the first answer wins, a later one is told not_found."""
+        key = TurnKey(owner, command.session, command.turn)
+        value = orjson.dumps(command.value)
+        responded = await self._learn(self._log.respond_turn(key, command.request, by, value))
+        if responded.result != "ok":
+            raise Refused("not_found", "Nothing waits for this answer (any more).")
+        self._hub.feed(key.session_key, responded.gen, responded.logged)
+        if responded.take is not None:
+            await self._running.take_quietly(TurnKey(owner, command.session, responded.take))
+
+    # --- within ---------------------------------------------------------------------------------------------------
+
+    async def _request(self, key: TurnKey, author: str, command: TurnCreate) -> tuple[AcceptRequest, Spec]:
+        inputs = cast("list[dict[str, Any]]", [part.model_dump(mode="json") for part in command.input])
+        parent: Any = "leaf"
+        if "parent" in command.model_fields_set:
+            parent = "root" if command.parent is None else (command.parent,)
+        if command.again is not None:
+            earlier = await self._earlier(TurnKey(key.owner, key.session, command.again))
+            inputs = [dict(part) for part in Spec.from_json(earlier.spec).input]
+            parent = (earlier.parent,) if earlier.parent is not None else "root"
+        model = self._chosen_model(command)
+        size = sum(len(orjson.dumps(part)) for part in inputs)
+        if size > self._input_bytes_max:
+            raise Refused("too_large", f"The input has {size} bytes, {self._input_bytes_max} are allowed.")
+        tools = [tool.model_dump(mode="json", exclude_none=True) for tool in command.tools or ()]
+        spec = Spec(inputs, model.name, dict(command.params or {}), tools, command.response_format)
+        body: dict[str, Any] = {"input": inputs, "model": model.name, "author": author}
+        if command.again is not None:
+            body["again"] = command.again
+        request = AcceptRequest(
+            key=key,
+            nonce=new_nonce(),
+            digest=digest_of(command),
+            body=orjson.dumps(body),
+            spec=spec.to_json(),
+            cancelled_body=cancelled_before_start(model.name),
+            parent=parent,
+            on_busy=command.on_busy,
+            author=author,
+            cancel_after_ms=(command.cancel_after_ms or 0) if command.on_disconnect == "cancel" else None,
+        )
+        return request, spec
+
+    def _chosen_model(self, command: TurnCreate) -> Model:
+        name = command.model or self._default_model
+        model = self._models.get(name)
+        if model is None:
+            raise Refused("unsupported", "This server has no model of that name; welcome.models lists them.")
+        unknown = sorted(set(command.params or {}) - model.client_params)
+        if unknown:
+            allowed = ", ".join(sorted(model.client_params)) or "none"
+            raise Refused("unsupported", f"A param is not allowed for this model; allowed: {allowed}.")
+        return model
+
+    async def _earlier(self, key: TurnKey) -> StoredTurn:
+        branch = await self._learn(self._log.read_branch(key, 1))
+        if not branch:
+            raise Refused("not_found", "The turn to answer again does not exist.")
+        return branch[0]
+
+    async def _accept(self, request: AcceptRequest) -> Accepted:
+        """The same request, with the same nonce, is safe to repeat: its answer is the same."""
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                return await self._log.accept_turn(request)
+            except Failure as failure:
+                if failure.kind == "store_full":
+                    raise Refused("overloaded", "The store is full.", retry_after_ms=10_000) from failure
+                if tries == ACCEPT_TRIES:
+                    _log.warning("accept_unlearned", turn=request.key.turn, kind=failure.kind)
+                    raise Unlearned from failure
+
+    async def _learn(self, call: Awaitable[Answer]) -> Answer:
+        try:
+            return await call
+        except Failure as failure:
+            _log.warning("store_call_failed", kind=failure.kind)
+            raise Unlearned from failure
+
+
+def _raise_if_refused(accepted: Accepted) -> None:
+    match accepted.result:
+        case "conflict":
+            raise Refused("turn_conflict", "A turn of this id with other content exists.")
+        case "busy":
+            raise Refused("busy", "Another turn is running; on_busy can queue or interrupt.")
+        case "queue_full":
+            raise Refused("busy", "Too many turns are waiting in this session.")
+        case "deleted":
+            raise Refused("not_found", "The session was deleted.")
+        case "no_parent":
+            raise Refused("not_found", "The parent turn does not exist.")
+        case _:
+            return
+
+
+def _opened(
+    key: SessionKey, gen: str | None, seq: int, turn: str | None, mode: str, turns: int, reply_to: str | None
+) -> Frame:
+    frame: Frame = {"type": "session.opened"}
+    if reply_to is not None:
+        frame["reply_to"] = reply_to
+    frame.update(session=key.session, gen=gen, seq=seq, turn=turn, mode=mode, turns=turns)
+    return frame
+
+
+def _state_of(stored: StoredTurn) -> TurnState:
+    if stored.parts is not None:
+        parts, pending = cast("list[dict[str, Any]]", orjson.loads(stored.parts)["parts"]), []
+    else:
+        parts, pending = folded(list(stored.entries))
+    return TurnState(stored.turn, stored.state, stored.accepted, parts, pending, stored.terminal)

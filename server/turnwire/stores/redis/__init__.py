@@ -1,0 +1,1 @@
+"""The one store: Redis 7 or Valkey."""

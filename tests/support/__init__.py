@@ -1,0 +1,1 @@
+"""What tests share: peers, servers and builders. Nothing here is a test."""
