@@ -18,7 +18,7 @@ import msgpack
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
-from turnwire_protocol import limits
+from turnwire_protocol import bounds, limits
 from turnwire_protocol.codes import CloseCode, ErrorCode
 from turnwire_protocol.commands import COMMAND_TYPES, AnyCommand
 from turnwire_protocol.events import Frame
@@ -26,6 +26,9 @@ from turnwire_protocol.values import Id
 
 _command_adapter: TypeAdapter[AnyCommand] = TypeAdapter(AnyCommand)
 _id_adapter: TypeAdapter[str] = TypeAdapter(Id)
+# msgpack has no types of its own.
+_pack = cast("Callable[[Any], bytes]", msgpack.packb)  # pyright: ignore[reportUnknownMemberType]
+_unpack = cast("Callable[..., Any]", msgpack.unpackb)  # pyright: ignore[reportUnknownMemberType]
 
 
 class FrameRefused(Exception):
@@ -108,12 +111,15 @@ def _reason(kind: str, error: ValidationError) -> str:
     """The first fault, by field. What the sender wrote is not repeated: it may be private, and it may be long."""
     fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
     where = ".".join(str(step) for step in fault["loc"][1:])
-    return f"{kind}{': ' + printable(where) if where else ''}: {fault['msg']}"[:400]
+    what = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "union_tag_invalid":  # whose text quotes the tag
+        what = "its type is none of those that are known here"
+    return f"{kind}{': ' + printable(where) if where else ''}: {what}"[:400]
 
 
 def printable(text: str, chars_max: int = 64) -> str:
-    """A stranger's text made fit for a message: ASCII, short, without control characters."""
-    return ascii(text[:chars_max])[1:-1]
+    """A stranger's text made fit for a message: ASCII, at most `chars_max` characters, no control characters."""
+    return ascii(text[:chars_max])[1:-1][:chars_max]
 
 
 def check_value(value: Any) -> None:
@@ -126,28 +132,28 @@ def check_value(value: Any) -> None:
     while waiting:
         current, depth = waiting.pop()
         items += 1
-        if items > limits.VALUE_ITEMS_MAX:
-            raise ValueError(f"the frame holds more than {limits.VALUE_ITEMS_MAX} values")
         if isinstance(current, dict | list):
             if depth > limits.VALUE_DEPTH_MAX:
                 raise ValueError(f"nested deeper than {limits.VALUE_DEPTH_MAX} levels")
             if isinstance(current, dict):
-                for key in _checked_keys(cast("dict[Any, Any]", current)):
-                    waiting.append((current[key], depth + 1))
+                children = _checked_values(cast("dict[Any, Any]", current))
             else:
-                waiting.extend((item, depth + 1) for item in cast("list[Any]", current))
+                children = cast("list[Any]", current)
+            if items + len(waiting) + len(children) > limits.VALUE_ITEMS_MAX:
+                raise ValueError(f"the frame holds more than {limits.VALUE_ITEMS_MAX} values")
+            waiting.extend((child, depth + 1) for child in children)
         else:
             _check_scalar(current)
 
 
-def _checked_keys(value: dict[Any, Any]) -> list[str]:
+def _checked_values(value: dict[Any, Any]) -> list[Any]:
     if len(value) > limits.VALUE_KEYS_MAX:
         raise ValueError(f"an object has {len(value)} keys, {limits.VALUE_KEYS_MAX} are allowed")
     for key in value:
         if not isinstance(key, str):
             raise ValueError("an object's keys must be strings")
         _check_scalar(key)
-    return list(value)
+    return list(value.values())
 
 
 def _check_scalar(value: Any) -> None:
@@ -159,13 +165,13 @@ def _check_scalar(value: Any) -> None:
         except UnicodeEncodeError:
             raise ValueError("a string holds a lone surrogate") from None
         return
-    if isinstance(value, int):
-        if abs(value) > limits.INTEGER_MAX:
-            raise ValueError("an integer is beyond 2^53 - 1")
-        return
-    if isinstance(value, float):
+    if isinstance(value, int | float):
         if not math.isfinite(value):
             raise ValueError("a number is not finite")
+        # Floats too: JavaScript writes 1e20 as an integer in JSON and as a float in msgpack, and a frame that is legal
+        # in one codec must be legal in the other.
+        if abs(value) > limits.INTEGER_MAX:
+            raise ValueError("a number is beyond 2^53 - 1")
         return
     raise ValueError(f"a value of type {type(value).__name__} cannot travel")
 
@@ -175,9 +181,12 @@ def _encode_json(frame: Frame) -> bytes:
 
 
 def _parse_json(data: bytes) -> Any:
+    bounds.check_json(data)
     # The standard library's parser, though slower, is the one that can be told to refuse doubled keys and NaN.
     try:
-        return json.loads(data.decode(), object_pairs_hook=_unique_pairs, parse_constant=_refuse_constant)
+        return json.loads(
+            data.decode(), object_pairs_hook=_unique_pairs, parse_int=_bounded_int, parse_constant=_refuse_constant
+        )
     except UnicodeDecodeError:
         raise ValueError("the text is not UTF-8") from None
     except RecursionError:
@@ -193,35 +202,33 @@ def _unique_pairs(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
     return value
 
 
+def _bounded_int(digits: str) -> int:
+    # Reading digits takes time quadratic in their number, and Python itself stops at 4300 with words of its own.
+    if len(digits) > len(str(-limits.INTEGER_MAX)):
+        raise ValueError("a number is beyond 2^53 - 1")
+    return int(digits)
+
+
 def _refuse_constant(_name: str) -> Any:
     raise ValueError("a number is not finite")
 
 
 def _encode_msgpack(frame: Frame) -> bytes:
-    return cast("bytes", msgpack.packb(frame))
+    try:
+        return _pack(frame)
+    except (OverflowError, ValueError) as error:
+        raise TypeError(str(error)) from error
 
 
 def _parse_msgpack(data: bytes) -> Any:
+    bounds.check_msgpack(data)
     try:
-        return msgpack.unpackb(
-            data,
-            object_pairs_hook=_unique_pairs,
-            ext_hook=_refuse_extension,
-            strict_map_key=False,  # check_value refuses them with a clearer reason
-            max_buffer_size=len(data) + 1,
-        )
-    except ValueError as error:
-        raise ValueError(str(error) if str(error) in _OUR_REASONS else "not msgpack, or cut short") from None
-    except (msgpack.exceptions.UnpackException, RecursionError, TypeError):
-        # TypeError: an unhashable map key.
-        raise ValueError("not msgpack, or cut short") from None
-
-
-_OUR_REASONS: Final = {"an object has a key twice", "an extension type cannot travel"}
-
-
-def _refuse_extension(_code: int, _data: bytes) -> Any:
-    raise ValueError("an extension type cannot travel")
+        # check_value refuses other keys than strings, with a clearer reason.
+        return _unpack(data, object_pairs_hook=_unique_pairs, strict_map_key=False)
+    except UnicodeDecodeError:
+        raise ValueError("a string is not UTF-8") from None
+    except TypeError:  # a key that is an array or a map
+        raise ValueError("an object's keys must be strings") from None
 
 
 JSON: Final = Codec(limits.SUBPROTOCOL_JSON, False, _encode_json, _parse_json)

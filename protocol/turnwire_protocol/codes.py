@@ -87,6 +87,21 @@ class CloseCode(IntEnum):
     RATE_LIMITED = 4529
 
 
+LAST_ERRORS: Final[dict[CloseCode, frozenset[ErrorCode]]] = {
+    CloseCode.BAD_FRAME: frozenset(["bad_frame"]),
+    CloseCode.UNAUTHENTICATED: frozenset(["unauthenticated"]),
+    CloseCode.FORBIDDEN: frozenset(["forbidden"]),
+    CloseCode.UNSUPPORTED_VERSION: frozenset(["unsupported"]),
+    CloseCode.TOO_LARGE: frozenset(["too_large"]),
+    CloseCode.INTERNAL: frozenset(["internal"]),
+    CloseCode.TOKEN_EXPIRED: frozenset(["token_expired"]),
+    CloseCode.OVERLOADED: frozenset(["overloaded", "draining"]),
+    CloseCode.HELLO_TIMEOUT: frozenset(["unauthenticated"]),
+    CloseCode.RATE_LIMITED: frozenset(["rate_limited"]),
+}
+"""The error that goes right before each close code. The codes that are not here close without one."""
+
+
 def may_reconnect(close_code: int) -> bool:
     """Whether a client whose connection closed with `close_code` should come back and resume.
 

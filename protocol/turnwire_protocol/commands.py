@@ -4,18 +4,20 @@ Each may carry an `id`; exactly one unnumbered answer (`ack`, `error`, or the fr
 `reply_to`. Numbered frames never answer a command.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, JsonValue, StringConstraints, model_validator
 
 from turnwire_protocol import limits
 from turnwire_protocol.values import ClientInfo, Cursor, Id, InputPart, JsonObject, Millis, Name, Tool, Value
 
-Token = Annotated[str, StringConstraints(min_length=1, max_length=limits.TOKEN_BYTES_MAX)]
+Token = Annotated[str, StringConstraints(max_length=limits.TOKEN_BYTES_MAX, pattern=limits.TOKEN_PATTERN)]
 Reason = Annotated[str, StringConstraints(max_length=limits.REASON_CHARS_MAX)]
 
 
 class Command(Value):
+    """Base of what a client sends. A null field is as good as an absent one, `parent` of turn.create excepted."""
+
     id: Id | None = None
 
 
@@ -113,6 +115,16 @@ AnyCommand = Annotated[
     Field(discriminator="type"),
 ]
 
-COMMAND_TYPES = frozenset(
-    ["hello", "auth.refresh", "session.open", "session.close", "turn.create", "turn.cancel", "turn.respond", "ping"]
-)
+ANSWERED_BY: Final = {
+    "hello": "welcome",
+    "auth.refresh": "ack",
+    "session.open": "session.opened",
+    "session.close": "ack",
+    "turn.create": "ack",
+    "turn.cancel": "ack",
+    "turn.respond": "ack",
+    "ping": "pong",
+}
+"""The frame that answers each command that is carried out; `error` answers the others."""
+
+COMMAND_TYPES: Final = frozenset(ANSWERED_BY)

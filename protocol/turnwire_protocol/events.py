@@ -22,6 +22,7 @@ from turnwire_protocol.values import (
     Limits,
     Millis,
     Name,
+    Ordinal,
     Part,
     PartSummary,
     Seq,
@@ -35,17 +36,20 @@ class ServerFrame(Value):
     """Base of what a server sends; absent optional fields are left out, never sent as null, unless the type says so."""
 
 
-
 # --- numbered -----------------------------------------------------------------------------------------------------
 
 
 class SessionFrame(ServerFrame):
+    """Base of the numbered frames that belong to no turn."""
+
     session: Id
     seq: Seq
     at: Millis
 
 
 class TurnFrame(ServerFrame):
+    """Base of the numbered frames of a turn, deltas excepted, which do without `at`."""
+
     session: Id
     turn: Id
     seq: Seq
@@ -68,16 +72,16 @@ class TurnStarted(TurnFrame):
     """An upstream request of step `step` (from 1) begins; `attempt` counts from 1 within the step."""
 
     type: Literal["turn.started"]
-    step: Annotated[int, Field(ge=1)]
-    attempt: Annotated[int, Field(ge=1)]
+    step: Ordinal
+    attempt: Ordinal
     model: Name
 
 
 class TurnRetrying(TurnFrame):
-    """The step failed before its first byte and is tried again in `delay_ms`."""
+    """The step failed before its first byte; attempt `attempt` begins in `delay_ms`. `code` says what went wrong."""
 
     type: Literal["turn.retrying"]
-    attempt: Annotated[int, Field(ge=1)]
+    attempt: Ordinal
     delay_ms: Millis
     code: str
 
@@ -112,6 +116,8 @@ class TurnAsked(TurnFrame):
 
 
 class TurnResponded(TurnFrame):
+    """The answer to a request is stored; `by` names the user who gave it."""
+
     type: Literal["turn.responded"]
     request: Id
     by: str
@@ -150,6 +156,8 @@ class TurnError(TurnFrame):
 
 
 class SessionUpdated(SessionFrame):
+    """The session's title or metadata changed; both are sent whole."""
+
     type: Literal["session.updated"]
     title: str | None
     metadata: JsonObject
@@ -182,7 +190,7 @@ class SessionOpened(ServerFrame):
     """A cursor stands at {gen, seq, turn}; frames go on at seq + 1.
 
     `replay`: nothing changes in what the client has. `snapshot`: `turns` turn.snapshot frames follow, which the client
-    takes in place of all it had of the session. Sent unasked when the log's gen changed under a live cursor.
+    takes in place of all it had of the session. Sent unasked when the log does not go on from a live cursor.
     """
 
     type: Literal["session.opened"]
@@ -215,6 +223,8 @@ class TurnSnapshot(ServerFrame):
 
 
 class AuthExpiring(ServerFrame):
+    """The token ends at `expires_at`; auth.refresh keeps the connection."""
+
     type: Literal["auth.expiring"]
     expires_at: Millis
 
@@ -252,6 +262,8 @@ class Ack(ServerFrame):
 
 
 class Pong(ServerFrame):
+    """Answers `ping`."""
+
     type: Literal["pong"]
     reply_to: Id | None = None
 

@@ -22,9 +22,12 @@ SNAPSHOT_BYTES_MAX: Final = 512_000
 """One turn.snapshot frame. A longer turn goes on in further frames marked `continued`."""
 
 INPUT_PART_BYTES_MAX: Final = 480_000
-"""One input part, so that any part fits into one turn.snapshot with room for its envelope."""
+"""The text or data of one input part as it stands in JSON, so that any part fits into one turn.snapshot."""
 
 INPUT_PARTS_MAX: Final = 32
+TOKEN_PATTERN: Final = r"^[!-~]+$"
+"""Visible ASCII, as in an HTTP header: characters are bytes."""
+
 TOKEN_BYTES_MAX: Final = 16_384
 FEATURES_MAX: Final = 32
 TOOLS_MAX: Final = 64

@@ -6,7 +6,8 @@ of docs/protocol.md demands of every receiver.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, field_validator
+import orjson
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 
 from turnwire_protocol import limits
 from turnwire_protocol.codes import ErrorCode, Retry
@@ -29,6 +30,8 @@ class Value(BaseModel):
 Id = Annotated[str, StringConstraints(pattern=limits.ID_PATTERN)]
 Seq = Annotated[int, Field(ge=1, le=limits.INTEGER_MAX)]
 """Position of a numbered frame in its session's log, from 1."""
+Ordinal = Annotated[int, Field(ge=1, le=limits.INTEGER_MAX)]
+"""A number that counts from 1."""
 Count = Annotated[int, Field(ge=0, le=limits.INTEGER_MAX)]
 Millis = Annotated[int, Field(ge=0, le=limits.INTEGER_MAX)]
 """A duration in ms, or a time in ms since 1970 where the field's name ends in `at`."""
@@ -47,18 +50,36 @@ class Cursor(Value):
     turn: Id | None = None
 
 
+def _fits_a_snapshot(text: str) -> str:
+    size = len(orjson.dumps(text)) - 2
+    if size > limits.INPUT_PART_BYTES_MAX:
+        raise ValueError(f"the text has {size} bytes as JSON, {limits.INPUT_PART_BYTES_MAX} are allowed")
+    return text
+
+
 class TextInput(Value):
+    """Text; its size is counted as it stands in JSON, escapes included, in either codec."""
+
     type: Literal["text"]
-    text: Annotated[str, StringConstraints(max_length=limits.INPUT_PART_BYTES_MAX)]
+    text: Annotated[
+        str,
+        StringConstraints(min_length=1, max_length=limits.INPUT_PART_BYTES_MAX),
+        AfterValidator(_fits_a_snapshot),
+    ]
 
 
 class ImageInput(Value):
-    """An image, base64 without line breaks (RFC 4648 section 4)."""
+    """An image, base64 with padding and without line breaks (RFC 4648 section 4)."""
 
     type: Literal["image"]
     media_type: Literal["image/png", "image/jpeg", "image/gif", "image/webp"]
     data: Annotated[
-        str, StringConstraints(max_length=limits.INPUT_PART_BYTES_MAX, pattern=r"^[A-Za-z0-9+/]+={0,2}$")
+        str,
+        StringConstraints(
+            min_length=4,
+            max_length=limits.INPUT_PART_BYTES_MAX,
+            pattern=r"^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$",
+        ),
     ]
 
 
@@ -111,7 +132,7 @@ class Usage(Value):
 class Cost(Value):
     """Money as a decimal string, because a float cannot hold it."""
 
-    amount: Annotated[str, StringConstraints(pattern=r"^\d{1,18}(\.\d{1,18})?$")]
+    amount: Annotated[str, StringConstraints(pattern=r"^[0-9]{1,18}(\.[0-9]{1,18})?$")]
     currency: Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
 
 
@@ -136,17 +157,10 @@ class Ask(Value):
 class Limits(Value):
     """What this server allows a connection; see each field's unit in its name."""
 
-    frame_bytes_max: Count
-    input_bytes_max: Count
-    frames_per_s: Count
-    bytes_per_s: Count
-    sessions_open_max: Count
-    turns_running_max: Count
-    history_turns_max: Count
-
-    @field_validator("*")
-    @classmethod
-    def _positive(cls, value: int) -> int:
-        if value < 1:
-            raise ValueError("a limit of zero would allow nothing")
-        return value
+    frame_bytes_max: Ordinal
+    input_bytes_max: Ordinal
+    frames_per_s: Ordinal
+    bytes_per_s: Ordinal
+    sessions_open_max: Ordinal
+    turns_running_max: Ordinal
+    history_turns_max: Ordinal

@@ -20,13 +20,16 @@ import asyncio
 import json
 import signal
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, cast
 
+CERTIFICATE = Path(__file__).with_name("untrusted.pem")
 SSE_HEADERS: Mapping[str, str] = {"content-type": "text/event-stream; charset=utf-8"}
 
 
@@ -99,6 +102,13 @@ class Stamped:
 Answer = Reply | Stamped
 
 
+def tls_context() -> ssl.SSLContext:
+    """A server's, with a certificate that nobody trusts."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE)
+    return context
+
+
 def sse(event: Mapping[str, Any] | str) -> bytes:
     return f"data: {event if isinstance(event, str) else json.dumps(event, ensure_ascii=False)}\n\n".encode()
 
@@ -141,25 +151,35 @@ def in_order(*answers: Answer) -> Callable[[Received], Answer]:
 
 
 class ProviderServer:
-    """Listens on a free port of 127.0.0.1 while its context lasts."""
+    """Listens on a free port of 127.0.0.1 while its context lasts; with `tls` it shows that certificate."""
 
-    def __init__(self, answer: Callable[[Received], Answer], *, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(
+        self,
+        answer: Callable[[Received], Answer],
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.requests: list[Received] = []
         self.connections = 0
         self._answer = answer
         self._host = host
         self._port = port
+        self._tls = tls
         self._server: asyncio.Server | None = None
         self._open: set[_Connection] = set()
         self._arrival = asyncio.Event()
 
     @property
     def base_url(self) -> str:
-        return f"http://{self._host}:{self._port}/v1"
+        return f"{'http' if self._tls is None else 'https'}://{self._host}:{self._port}/v1"
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Connection(self), self._host, self._port, backlog=4096)
+        self._server = await loop.create_server(
+            lambda: _Connection(self), self._host, self._port, backlog=4096, ssl=self._tls
+        )
         self._port = self._server.sockets[0].getsockname()[1]
         return self
 

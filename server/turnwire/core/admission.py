@@ -5,26 +5,30 @@ One bucket holds what a connection may still do. Refused work costs nothing, so 
 
 from dataclasses import dataclass
 
+_PARTS = 1_000
+"""Of one unit, so that a rate a second refills whole parts each ms: nothing is rounded, and a wait that was told is
+long enough."""
+
 
 @dataclass(slots=True)
 class Bucket:
-    """Refills at `rate_per_s`, holds at most `burst`, starts full."""
+    """Refills at `rate_per_s`, holds at most `burst`, starts full. `level` is counted in thousandths."""
 
-    rate_per_s: float
-    burst: float
-    level: float
+    rate_per_s: int
+    burst: int
+    level: int
     at_ms: int
 
     @classmethod
-    def full(cls, rate_per_s: float, burst: float, now_ms: int) -> "Bucket":
-        return cls(rate_per_s, burst, burst, now_ms)
+    def full(cls, rate_per_s: int, burst: int, now_ms: int) -> "Bucket":
+        return cls(rate_per_s, burst, burst * _PARTS, now_ms)
 
-    def take(self, amount: float, now_ms: int) -> int:
+    def take(self, amount: int, now_ms: int) -> int:
         """0 when `amount` was taken, else in how many ms it could be. More than the whole burst is taken when full."""
-        self.level = min(self.burst, self.level + (now_ms - self.at_ms) * self.rate_per_s / 1000)
+        self.level = min(self.burst * _PARTS, self.level + (now_ms - self.at_ms) * self.rate_per_s)
         self.at_ms = now_ms
-        needed = min(amount, self.burst)
-        if self.level >= needed:
-            self.level -= amount
+        lacking = min(amount, self.burst) * _PARTS - self.level
+        if lacking <= 0:
+            self.level -= amount * _PARTS
             return 0
-        return max(1, round((needed - self.level) * 1000 / self.rate_per_s))
+        return -(-lacking // self.rate_per_s)

@@ -201,6 +201,8 @@ class Connection:
 
     def refreshed(self, command: AuthRefresh, user: str | None, expires_at: int | None) -> list[Effect]:
         """The answer to an Execute of auth.refresh."""
+        if self.phase != "open":
+            return []
         if user is None:
             return [Send(error_frame("unauthenticated", "the token was not accepted", command=command))]
         if user != self.user:

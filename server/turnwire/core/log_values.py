@@ -152,6 +152,8 @@ class Taken:
     """The turn's entries so far."""
     answers: dict[str, bytes] = field(default_factory=dict[str, bytes])
     """Of a turn whose asks were answered: request to JSON value."""
+    cancel_after_ms: int | None = None
+    """As in its AcceptRequest."""
 
 
 @dataclass(frozen=True, slots=True)

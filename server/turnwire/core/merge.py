@@ -53,7 +53,9 @@ def _end_of_run(logged: Sequence[Logged], start: int) -> int:
     last = first.last
     while end < len(logged):
         piece = logged[end].entry
-        if not isinstance(piece, Delta) or last or piece.part != first.part or piece.turn != first.turn:
+        if not isinstance(piece, Delta) or last:
+            break
+        if piece.part != first.part or piece.turn != first.turn or piece.kind != first.kind:
             break
         chars += len(piece.text)
         if chars > MERGED_CHARS_MAX:

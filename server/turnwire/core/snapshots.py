@@ -17,7 +17,7 @@ from turnwire_protocol.events import Frame
 from turnwire_protocol.limits import SNAPSHOT_BYTES_MAX
 
 _ENVELOPE_BYTES = 4_096
-"""Room for everything in a frame that is not input or parts: ids, times, a terminal of many parts."""
+"""Room for what stands in every frame: ids, times, names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +65,20 @@ def snapshot_frames(session: str, turn: TurnState, bytes_max: int = SNAPSHOT_BYT
         "author": accepted["author"],
         "at": accepted["at"],
     }
+    terminal = None if turn.terminal is None else frame_of(session, turn.terminal)
+    room = bytes_max - _ENVELOPE_BYTES
+    chunks = list(_chunks(accepted["input"], turn.parts, room))
+    if len(orjson.dumps([*chunks[-1], turn.pending, terminal])) > room and any(chunks[-1]):
+        chunks.append(([], []))
     frames: list[Frame] = []
-    for number, (inputs, parts) in enumerate(_chunks(accepted["input"], turn.parts, bytes_max - _ENVELOPE_BYTES)):
+    for number, (inputs, parts) in enumerate(chunks):
         frame: Frame = {**base, "input": inputs, "parts": parts, "pending": []}
         if number:
             frame["continued"] = True
         frames.append(frame)
     frames[-1]["pending"] = turn.pending
-    if turn.terminal is not None:
-        frames[-1]["terminal"] = frame_of(session, turn.terminal)
+    if terminal is not None:
+        frames[-1]["terminal"] = terminal
     return frames
 
 
@@ -85,7 +90,7 @@ def _chunks(
     some_parts: list[dict[str, Any]] = []
     used = 0
     for value in inputs:
-        size = len(orjson.dumps(value))
+        size = len(orjson.dumps(value)) + 1
         if used and used + size > bytes_max:
             yield some_inputs, some_parts
             some_inputs, some_parts, used = [], [], 0
@@ -93,7 +98,7 @@ def _chunks(
         used += size
     for part in parts:
         for piece in _pieces(part, bytes_max):
-            size = len(orjson.dumps(piece))
+            size = len(orjson.dumps(piece)) + 1
             if used and used + size > bytes_max:
                 yield some_inputs, some_parts
                 some_inputs, some_parts, used = [], [], 0
@@ -109,7 +114,7 @@ def _pieces(part: dict[str, Any], bytes_max: int) -> Iterator[dict[str, Any]]:
         return
     text = str(part["text"])
     step = max(1, (bytes_max - 512) // 6)
-    for start in range(0, len(text), step):
+    for start in range(0, len(text) or 1, step):
         piece = {**part, "text": text[start : start + step]}
         piece["last"] = bool(part["last"]) and start + step >= len(text)
         yield piece

@@ -21,6 +21,7 @@ from turnwire.core.answer import Answer
 from turnwire.core.context import estimated_tokens
 from turnwire.core.entries import Content, Delta, Entry, Event, Logged, UsageReport
 from turnwire_protocol.codes import ErrorCode
+from turnwire_protocol.events import TERMINAL_TYPES
 from turnwire_protocol.values import ErrorBody, FinishReason
 
 State = Literal["accepted", "started", "answering", "parked", "over"]
@@ -66,7 +67,7 @@ class Turn:
         self._attempt_of_step = 0
         self._part_base = 0
         self._usages: dict[int, UsageReport] = {}
-        self._input_tokens_guess = 0
+        self._guesses: dict[int, int] = {}
 
     # --- what happens ---------------------------------------------------------------------------------------------
 
@@ -75,7 +76,8 @@ class Turn:
         self._to("start")
         if attempt == 1:
             self.step += 1
-            self._part_base = self.answer.parts_count
+        # At every attempt, for the first one of this step may have been another node's.
+        self._part_base = self.answer.parts_count
         self._attempt_of_step = attempt
         self.attempts += 1
         self.model = model
@@ -105,8 +107,8 @@ class Turn:
         return delta
 
     def asked_for(self, input_tokens_guess: int) -> None:
-        """What a step's request was guessed to cost, in case its provider never says."""
-        self._input_tokens_guess += input_tokens_guess
+        """What the step's request, or the coming step's, is guessed to cost, in case its provider never says."""
+        self._guesses[self.step + (self.state == "accepted")] = input_tokens_guess
 
     def used(self, report: UsageReport) -> None:
         self._usages[self.step] = report
@@ -177,7 +179,9 @@ class Turn:
             elif entry.type == "turn.responded":
                 waiting.discard(orjson.loads(entry.body)["request"])
                 if not waiting:
-                    self.state = "accepted"
+                    self.answered()
+            elif entry.type in TERMINAL_TYPES:
+                self.state = "over"
 
     # --- what is known --------------------------------------------------------------------------------------------
 
@@ -198,7 +202,7 @@ class Turn:
         output_tokens = sum(report.output_tokens for report in reports)
         if estimated:
             texts = "".join(str(part["text"]) for part in self.answer.as_parts())
-            input_tokens = max(input_tokens, self._input_tokens_guess)
+            input_tokens = max(input_tokens, sum(self._guesses.values()))
             output_tokens = max(output_tokens, estimated_tokens(texts))
         usage: dict[str, Any] = {"input_tokens": input_tokens, "output_tokens": output_tokens, "estimated": estimated}
         cached = [report.cached_input_tokens for report in reports if report.cached_input_tokens is not None]

@@ -168,7 +168,7 @@ class Backend:
     # --- within ---------------------------------------------------------------------------------------------------
 
     async def _request(self, key: TurnKey, author: str, command: TurnCreate) -> tuple[AcceptRequest, Spec]:
-        inputs = cast("list[dict[str, Any]]", [part.model_dump(mode="json") for part in command.input])
+        inputs = [part.model_dump(mode="json") for part in command.input]
         parent: Any = "leaf"
         if "parent" in command.model_fields_set:
             parent = "root" if command.parent is None else (command.parent,)

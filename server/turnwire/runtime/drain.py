@@ -27,7 +27,7 @@ async def drain(backend: Backend, running: RunningTurns, connections: set[Connec
     Turns that are still running then are left to another node, which finds their leases overdue.
     """
     backend.draining = True
-    for connection in connections:
+    for connection in list(connections):
         connection.goaway("shutdown", RECONNECT_MIN_MS, RECONNECT_MAX_MS)
     _log.info("draining", turns=len(running), connections=len(connections))
     try:
@@ -35,7 +35,7 @@ async def drain(backend: Backend, running: RunningTurns, connections: set[Connec
             await running.idle()
     except TimeoutError:
         _log.warning("drain_timed_out", turns=len(running))
-    for connection in connections:
+    for connection in list(connections):
         connection.close(CloseCode.SERVICE_RESTART)
     try:
         async with asyncio.timeout(CLOSE_MS / 1000):

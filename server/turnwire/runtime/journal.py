@@ -66,6 +66,7 @@ class Writer:
         self._room = asyncio.Event()
         self._room.set()
         self._away_since_ms: int | None = None
+        self._full = False
 
     # --- for the producer -----------------------------------------------------------------------------------------
 
@@ -112,7 +113,9 @@ class Writer:
     def freeze(self) -> Batch:
         """The batch to send now: the same one until it is settled."""
         if self._frozen is None:
-            entries = [self._pending.popleft() for _ in range(min(len(self._pending), ENTRIES_MAX))]
+            # What is left of a turn that a full store made end must go with its seal, however much it is.
+            entries_max = len(self._pending) if self._full else ENTRIES_MAX
+            entries = [self._pending.popleft() for _ in range(min(len(self._pending), entries_max))]
             self._pending_chars = sum(len(entry.text) for entry in self._pending if isinstance(entry, Delta))
             ending = self._ending if not self._pending else None
             if ending is not None:
@@ -152,16 +155,19 @@ class Writer:
         self.ended.set_result(answer)
 
     def _hold(self, answer: Appended, now_ms: int) -> None:
+        """The store took nothing, or nobody knows whether it did: the batch goes out again."""
         if self._away_since_ms is None:
             self._away_since_ms = now_ms
-        if answer.result == "full":
-            self.tell("full")
-        elif now_ms - self._away_since_ms > self._journal.grace_ms:
-            self.tell("store_away")
-        if answer.result == "full" and self._ending is not None and self._frozen and self._frozen.seal is None:
-            # Only a batch that seals gets through a full store: the frozen one was refused as a whole, so its entries
-            # may be put into another.
-            self._pending.extendleft(reversed(self._frozen.entries))
+        if answer.result == "away":
+            if now_ms - self._away_since_ms > self._journal.grace_ms:
+                self.tell("store_away")
+            return
+        self._full = True
+        self.tell("full")
+        batch = self._frozen
+        if batch is not None and batch.seal is None and batch.park_until_ms is None:
+            # It was refused as a whole, so its entries may go into the one batch that gets through: the seal's.
+            self._pending.extendleft(reversed(batch.entries))
             self._frozen = None
 
 

@@ -45,6 +45,13 @@ class Reaper:
         for key in await self._log.overdue_turns(SWEEP_TURNS_MAX):
             await self.look_at(key)
 
+    async def look_at_quietly(self, key: TurnKey) -> None:
+        """Like look_at, for somebody who has other things to do when the store does not answer: the sweep will come."""
+        try:
+            await self.look_at(key)
+        except Failure as failure:
+            _log.warning("look_failed", turn=key.turn, kind=failure.kind)
+
     async def look_at(self, key: TurnKey) -> None:
         """Take an overdue turn, if it may be taken. Raises Failure when the store does not answer."""
         if key in self._running:

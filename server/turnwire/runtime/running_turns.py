@@ -13,7 +13,7 @@ import structlog
 
 from turnwire.core.errors import error_body
 from turnwire.core.turn import Turn, takeover_of
-from turnwire.ports import Appended, Clock, Failure, Model, Seal, SessionLog, Taken, TurnKey
+from turnwire.ports import Appended, Clock, Failure, Model, Seal, SessionKey, SessionLog, Taken, TurnKey
 from turnwire.runtime.journal import Ending, Journal, Writer
 from turnwire.runtime.turn_runner import Spec, TurnRunner
 
@@ -51,6 +51,8 @@ class RunningTurns:
         self._renew_ms = renew_ms
         self._input_wait_ms = input_wait_ms
         self._writers: dict[TurnKey, Writer] = {}
+        self._sessions: dict[SessionKey, TurnKey] = {}
+        """Which turn this node runs in a session: there is one active turn a session."""
         self._cancel_after_ms: dict[TurnKey, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
@@ -93,6 +95,10 @@ class RunningTurns:
 
     def __contains__(self, key: TurnKey) -> bool:
         return key in self._writers
+
+    def writes(self, key: SessionKey) -> bool:
+        """Whether this node appends to the session right now."""
+        return key in self._sessions
 
     def __len__(self) -> int:
         return len(self._writers)
@@ -157,6 +163,7 @@ class RunningTurns:
 
     def _spawn(self, key: TurnKey, writer: Writer, work: Coroutine[Any, Any, Appended | None]) -> None:
         self._writers[key] = writer
+        self._sessions[key.session_key] = key
         self._idle.clear()
         task = asyncio.create_task(self._see_through(key, writer, work), name=f"turn {key.turn}")
         self._tasks.add(task)
@@ -168,6 +175,8 @@ class RunningTurns:
         finally:
             if self._writers.get(key) is writer:
                 del self._writers[key]
+                if self._sessions.get(key.session_key) == key:
+                    del self._sessions[key.session_key]
                 self._cancel_after_ms.pop(key, None)
             if not self._writers:
                 self._idle.set()

@@ -9,7 +9,7 @@ A feed never shows two generations as one: when the gen is another, it starts an
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, Protocol
 
@@ -147,7 +147,7 @@ class SessionHub:
                 await self._log.unwatch(key)
 
     @asynccontextmanager
-    async def _change(self, key: SessionKey) -> AsyncIterator[None]:
+    async def _change(self, key: SessionKey) -> AsyncGenerator[None]:
         """One change of a session's subscription at a time: the last of several must be the one that holds."""
         lock = self._changing.setdefault(key, asyncio.Lock())
         self._changers[key] = self._changers.get(key, 0) + 1

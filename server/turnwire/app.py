@@ -1,0 +1,364 @@
+"""The composition root: the only place that knows which adapter stands behind which port.
+
+`serve` builds one node from its settings and runs it until it is told to stop. What a node does in the background is
+supervised: a task that ends by itself stops the node with its reason, because a node that no longer renews its leases
+or reads its nudges looks healthy and is not.
+"""
+
+import asyncio
+import gc
+import os
+import secrets
+import signal
+import socket
+import time
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any, Final, cast
+
+import structlog
+import uvicorn
+from starlette.applications import Starlette
+from starlette.routing import WebSocketRoute
+
+from turnwire.core.connection import Greeting
+from turnwire.identity.anonymous import Anonymous
+from turnwire.identity.origins import OriginPolicy
+from turnwire.ports import Clock, Deadlines, Failure, Model, Provider, SessionKey, SessionLog
+from turnwire.providers.demo import Demo, Variant
+from turnwire.providers.http_stream import HttpStream
+from turnwire.providers.openai_chat import OpenAIChat
+from turnwire.runtime.backend import Backend
+from turnwire.runtime.connection_driver import ConnectionDriver, DriverLimits
+from turnwire.runtime.drain import drain
+from turnwire.runtime.journal import Journal
+from turnwire.runtime.reaper import Reaper
+from turnwire.runtime.running_turns import RunningTurns
+from turnwire.runtime.sender import Socket
+from turnwire.runtime.session_hub import SessionHub
+from turnwire.stores.redis.embedded import start_embedded
+from turnwire.stores.redis.link import Link, address_of
+from turnwire.stores.redis.link import StartError as StoreStartError
+from turnwire.stores.redis.log import LogLimits, RedisSessionLog
+from turnwire.settings import ModelSettings, Settings
+from turnwire.transports.pages import page_routes
+from turnwire.transports.uvicorn_protocol import TurnwireProtocol
+from turnwire.transports.websocket import WebSocketEndpoint
+from turnwire_protocol.codec import Codec
+from turnwire_protocol.values import Limits
+
+PING_S: Final = 20
+PONG_S: Final = 20
+TRANSPORT_FRAME_BYTES_FACTOR: Final = 2
+"""The transport takes more than the protocol does, so that a frame that is a little too large gets a clear answer."""
+
+HISTORY_TURNS: Final = 50
+CHECK_MS: Final = 3_000
+BACKLOG: Final = 2_048
+
+_log = structlog.get_logger(__name__)
+
+
+class StartError(Exception):
+    """The node cannot start; the text says why and what to do, in a sentence."""
+
+
+class SystemClock:
+    """ports.Clock."""
+
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
+    def monotonic_ms(self) -> int:
+        return time.monotonic_ns() // 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A log, and the sentence that the banner says of it."""
+
+    log: SessionLog
+    described: str
+
+
+class Node:
+    """One server process, put together. `tasks` are to be run for as long as the node serves."""
+
+    def __init__(self, settings: Settings, log: SessionLog, models: Mapping[str, Model], clock: Clock) -> None:
+        self._settings = settings
+        self._log = log
+        self._clock = clock
+        self._models = models
+        self.journal = Journal(log, self._feed, clock, grace_ms=settings.store_grace_ms)
+        self.running = RunningTurns(
+            log,
+            self.journal,
+            models,
+            clock,
+            renew_ms=settings.renew_ms,
+            input_wait_ms=settings.input_wait_ms,
+        )
+        self.reaper = Reaper(log, self.running, clock, sweep_ms=settings.sweep_ms, lease_ms=settings.lease_ms)
+        self.hub = SessionHub(
+            log,
+            check_ms=CHECK_MS,
+            on_overdue=self.reaper.look_at_quietly,
+            on_cancel=self.running.cancel,
+            writes=self.running.writes,
+        )
+        self.backend = Backend(
+            log,
+            self.hub,
+            self.running,
+            models,
+            default_model=next(iter(models)),
+            input_bytes_max=settings.input_bytes_max,
+        )
+        self.authenticator = Anonymous()
+        self.greeting = Greeting(
+            models=list(models),
+            limits=Limits(
+                frame_bytes_max=settings.command_bytes_max,
+                input_bytes_max=settings.input_bytes_max,
+                frames_per_s=settings.frames_per_s,
+                bytes_per_s=settings.bytes_per_s,
+                sessions_open_max=settings.sessions_open_max,
+                turns_running_max=settings.turns_running_max,
+                history_turns_max=HISTORY_TURNS,
+            ),
+            ping_ms=settings.ping_ms,
+            terminal_within_ms=settings.lease_ms + 2 * settings.sweep_ms + 1_000,
+            hello_ms=settings.hello_ms,
+        )
+        self.endpoint = WebSocketEndpoint(self._make_driver, self._permits)
+
+    def tasks(self) -> dict[str, Coroutine[Any, Any, None]]:
+        return {
+            "journal": self.journal.run(),
+            "leases": self.running.renew_forever(),
+            "nudges": self.hub.follow_nudges(),
+            "check": self.hub.check_forever(),
+            "reaper": self.reaper.run(),
+        }
+
+    async def ready(self) -> str | None:
+        """None, or why this node should get no new clients."""
+        if self.backend.draining:
+            return "draining"
+        try:
+            await self._log.ping()
+        except Failure:
+            return "the store does not answer"
+        return None
+
+    def application(self) -> Starlette:
+        return Starlette(routes=[WebSocketRoute("/v1/ws", self.endpoint), *page_routes(self.ready)])
+
+    def _feed(self, key: SessionKey, gen: str, logged: Any) -> None:
+        self.hub.feed(key, gen, logged)
+
+    def _permits(self, origin: str | None, host: str | None) -> bool:
+        policy = OriginPolicy(frozenset(self._settings.allowed_origins))
+        return policy.permits(origin, host)
+
+    def _make_driver(self, connection: Socket, codec: Codec) -> ConnectionDriver:
+        return ConnectionDriver(
+            f"c_{secrets.token_urlsafe(9)}",
+            connection,
+            codec,
+            backend=self.backend,
+            hub=self.hub,
+            authenticator=self.authenticator,
+            greeting=self.greeting,
+            clock=self._clock,
+            limits=DriverLimits(
+                command_bytes_max=self._settings.command_bytes_max,
+                send_timeout_ms=self._settings.send_timeout_ms,
+                history=HISTORY_TURNS,
+            ),
+        )
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handlers: it would close every socket before the turns could end."""
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield
+
+
+async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
+    """Run a node until it is told to stop. `announce` gets the banner. Raises StartError.
+
+    SIGTERM and Ctrl-C drain; a second one ends at once.
+    """
+    async with AsyncExitStack() as stack:
+        listening = _listen(settings)
+        stack.callback(listening.close)
+        store = await stack.enter_async_context(_open_store(settings))
+        models = await stack.enter_async_context(_open_models(settings))
+        node = Node(settings, store.log, models, SystemClock())
+        server = _Server(
+            uvicorn.Config(
+                node.application(),
+                ws=TurnwireProtocol,
+                ws_max_size=TRANSPORT_FRAME_BYTES_FACTOR * settings.command_bytes_max,
+                ws_per_message_deflate=False,
+                ws_ping_interval=PING_S,
+                ws_ping_timeout=PONG_S,
+                http="h11",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                backlog=BACKLOG,
+            )
+        )
+        stopping = _stop_on_signals(stack)
+        background = await stack.enter_async_context(_background(node))
+        serving = asyncio.create_task(server.serve(sockets=[listening]), name="uvicorn")
+        await _until_started(server, serving)
+        gc.collect()
+        gc.freeze()
+        announce(_banner(settings, store, models, listening))
+        await asyncio.wait((serving, stopping, background), return_when=asyncio.FIRST_COMPLETED)
+        if not serving.done() and not background.done():
+            await drain(node.backend, node.running, node.endpoint.connections, drain_ms=settings.drain_ms)
+        server.should_exit = True
+        await serving
+        if background.done():
+            raise StartError(f"The node stopped, because {background.result()}.")
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """The listening socket, bound before anything else is started, so that a busy port costs nothing."""
+    try:
+        return socket.create_server((settings.host, settings.port), backlog=BACKLOG, reuse_port=False)
+    except OSError as error:
+        raise StartError(
+            f"Cannot listen on {settings.host}:{settings.port}: {error.strerror or error}. "
+            "Choose another with --port or TURNWIRE_PORT."
+        ) from error
+
+
+@asynccontextmanager
+async def _background(node: Node) -> AsyncGenerator[asyncio.Future[str]]:
+    """Run the node's tasks. The future resolves, with the reason, when one of them ends by itself."""
+    ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    def on_done(task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            _log.error("background_task_failed", task=task.get_name(), kind=type(error).__name__, exc_info=error)
+        if not ended.done() and not task.cancelled():
+            ended.set_result(f"its {task.get_name()} task failed")
+
+    tasks = [asyncio.create_task(work, name=name) for name, work in node.tasks().items()]
+    for task in tasks:
+        task.add_done_callback(on_done)
+    try:
+        yield ended
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _stop_on_signals(stack: AsyncExitStack) -> asyncio.Future[None]:
+    """Resolves at the first SIGTERM or Ctrl-C. The second ends the process: whoever sends it will not wait."""
+    loop = asyncio.get_running_loop()
+    stopping: asyncio.Future[None] = loop.create_future()
+
+    def on_signal() -> None:
+        if stopping.done():
+            os._exit(1)
+        stopping.set_result(None)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+        stack.callback(loop.remove_signal_handler, number)
+    return stopping
+
+
+async def _until_started(server: uvicorn.Server, serving: asyncio.Task[None]) -> None:
+    """uvicorn has no event for this; it takes a few ms."""
+    while not server.started:
+        if serving.done():
+            serving.result()
+            raise StartError("The HTTP server ended while it started; its log says why.")
+        await asyncio.sleep(0.005)
+
+
+# --- adapters -----------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def _open_store(settings: Settings) -> AsyncGenerator[Store]:
+    """The log, in the store that the settings name or else in one of this node's own."""
+    async with AsyncExitStack() as stack:
+        try:
+            if settings.redis_url is not None:
+                url = settings.redis_url.get_secret_value()
+                described = address_of(url).described
+            else:
+                embedded = await start_embedded(settings.data_dir)
+                stack.push_async_callback(embedded.stop_if_last)
+                url, described = embedded.url, embedded.described
+            log = RedisSessionLog(
+                Link(url), node=secrets.token_urlsafe(9), limits=LogLimits(lease_ms=settings.lease_ms)
+            )
+            await stack.enter_async_context(log)
+        except StoreStartError as error:
+            raise StartError(str(error)) from error
+        yield Store(log, described)
+
+
+@asynccontextmanager
+async def _open_models(settings: Settings) -> AsyncGenerator[dict[str, Model]]:
+    """The configured models, the default first, on one HTTP client."""
+    http = HttpStream()
+    try:
+        yield {name: _model(name, table, http) for name, table in settings.models.items()}
+    finally:
+        await http.aclose()
+
+
+def _model(name: str, table: ModelSettings, http: HttpStream) -> Model:
+    if table.provider == "demo":
+        variant = table.model.removeprefix("demo").removeprefix("/") or "plain"
+        provider: Provider = Demo(cast("Variant", variant))
+    else:
+        key = None if table.key is None else table.key.get_secret_value()
+        provider = OpenAIChat(http, name=name, base_url=table.base_url, model=table.model, api_key=key)
+    return Model(
+        name=name,
+        provider=provider,
+        fallback=table.fallback,
+        system_prompt=table.system_prompt,
+        context_tokens=table.context_tokens,
+        output_tokens_max=table.output_tokens_max,
+        client_params=frozenset(table.client_params),
+        deadlines=Deadlines(**table.deadlines_ms.model_dump()),
+    )
+
+
+def _banner(settings: Settings, store: Store, models: Mapping[str, Model], listening: socket.socket) -> str:
+    """What a person needs to know at the start; the last line says that the node is ready, and where."""
+    port: int = listening.getsockname()[1]
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    default = next(iter(models.values()))
+    table = settings.models[default.name]
+    others = f" (and {len(models) - 1} more)" if len(models) > 1 else ""
+    where = "no model is asked" if table.provider == "demo" else table.base_url
+    auth = "anonymous: everyone who gets here is one and the same user"
+    rows = {
+        "store": store.described,
+        "model": f"{default.name}{others}, {where}",
+        "auth": auth,
+        "socket": f"ws://{host}:{port}/v1/ws",
+    }
+    lines = [f"  {name:<7} {text}" for name, text in rows.items()]
+    version = metadata.version("turnwire")
+    return "\n".join([f"Turnwire {version}", *lines, f"Ready: open http://{host}:{port}"])

@@ -1,0 +1,244 @@
+"""The settings as frozen values, with their bounds, and where each of them stands.
+
+Nothing is read here. What must hold between several settings is checked here too, so that no Settings exists that
+could not work.
+"""
+
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
+
+from turnwire.identity.origins import fault_of_origin
+from turnwire_protocol import limits
+
+OPENAI_URL: Final = "https://api.openai.com/v1"
+
+DEMO_MODELS: Final = (
+    "demo",
+    "demo/slow",
+    "demo/error-before",
+    "demo/error-after",
+    "demo/stall",
+    "demo/long",
+    "demo/tool",
+    "demo/reasoning",
+)
+AUTH_LATER: Final = ("api_key", "jwt")
+FIXED_PARAMS: Final = frozenset(["messages", "model", "n", "response_format", "stream", "stream_options", "tools"])
+"""Fields of an upstream request that the server itself decides."""
+
+
+def _whole(value: object) -> object:
+    """True is no 1 and 1.5 is no 1: as text they are refused with the same words as any other text."""
+    return str(value) if isinstance(value, bool | float) else value
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+Millis = Annotated[Whole, Field(ge=100, le=3_600_000)]
+Count = Annotated[Whole, Field(ge=1, le=1_000_000)]
+ModelName = Annotated[str, StringConstraints(min_length=1, max_length=limits.NAME_CHARS_MAX)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+
+
+class DeadlineSettings(_Frozen):
+    """In ms, as in ports.Deadlines: one connecting and all of them, first content, between content, the whole step."""
+
+    connect: Millis = 5_000
+    connect_total: Millis = 12_000
+    first_content: Millis = 30_000
+    idle: Millis = 30_000
+    total: Annotated[Whole, Field(ge=1_000, le=86_400_000)] = 600_000
+
+
+class ModelSettings(_Frozen):
+    """One model that clients may choose. For provider `demo`, `model` is one of DEMO_MODELS."""
+
+    provider: Literal["openai_chat", "demo"]
+    model: ModelName
+    base_url: str = OPENAI_URL
+    system_prompt: Annotated[str, StringConstraints(max_length=200_000)] | None = None
+    key_env: str | None = None
+    key: SecretStr | None = Field(default=None, exclude=True)
+    """The value of the variable that `key_env` names."""
+    context_tokens: Annotated[Whole, Field(ge=256, le=100_000_000)] = 128_000
+    output_tokens_max: Annotated[Whole, Field(ge=1, le=10_000_000)] = 4_096
+    client_params: tuple[str, ...] = ()
+    fallback: tuple[str, ...] = ()
+    deadlines_ms: DeadlineSettings = DeadlineSettings()
+
+    @field_validator("base_url")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.fragment:
+            raise ValueError("must be an http or https address without user or password")
+        return value
+
+    @field_validator("client_params")
+    @classmethod
+    def _free_params(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if fixed := sorted(FIXED_PARAMS & set(value)):
+            raise ValueError(f"must leave out what the server itself decides: {', '.join(fixed)}")
+        return value
+
+    @model_validator(mode="after")
+    def _demo_is_known(self) -> Self:
+        if self.provider == "demo" and self.model not in DEMO_MODELS:
+            raise ValueError(f"must have as model one of {', '.join(DEMO_MODELS)}")
+        return self
+
+
+def demo_tables() -> dict[str, ModelSettings]:
+    """The demo models, by name."""
+    return {name: ModelSettings(provider="demo", model=name) for name in DEMO_MODELS}
+
+
+class Settings(_Frozen):
+    """All settings of one node. `models` holds what clients may choose; the first of them is the default."""
+
+    host: Annotated[str, StringConstraints(min_length=1)] = "127.0.0.1"
+    port: Annotated[Whole, Field(ge=0, le=65_535)] = 8_000
+    allowed_origins: tuple[str, ...] = ()
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    drain_ms: Annotated[Whole, Field(ge=0, le=3_600_000)] = 30_000
+    hello_ms: Millis = 5_000
+    ping_ms: Annotated[Whole, Field(ge=1_000, le=3_600_000)] = 20_000
+    send_timeout_ms: Millis = 10_000
+
+    data_dir: Path = Path("data")
+    redis_url: SecretStr | None = None
+    lease_ms: Annotated[Whole, Field(ge=1_000, le=600_000)] = 10_000
+    renew_ms: Millis = 3_000
+    sweep_ms: Millis = 2_000
+    store_grace_ms: Annotated[Whole, Field(ge=0, le=600_000)] = 30_000
+
+    auth: Literal["anonymous"] | None = None
+
+    frames_per_s: Count = 100
+    bytes_per_s: Annotated[Whole, Field(ge=1_024, le=1_000_000_000)] = 1_048_576
+    sessions_open_max: Count = 64
+    turns_running_max: Count = 16
+    command_bytes_max: Annotated[Whole, Field(ge=4_096, le=limits.COMMAND_BYTES_MAX)] = limits.COMMAND_BYTES_MAX
+    input_bytes_max: Annotated[Whole, Field(ge=1_024, le=limits.COMMAND_BYTES_MAX)] = limits.INPUT_PART_BYTES_MAX
+    input_wait_ms: Annotated[Whole, Field(ge=1_000, le=604_800_000)] = 3_600_000
+
+    model: ModelName | None = None
+    demo_models: bool = False
+    models: dict[str, ModelSettings] = Field(default_factory=demo_tables, min_length=1)
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether only this machine can reach the server."""
+        return _is_loopback(self.host)
+
+    @field_validator("allowed_origins", mode="before")
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _whole_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if (fault := fault_of_origin(origin)) is not None:
+                raise ValueError(fault)
+        return value
+
+    @field_validator("auth", mode="before")
+    @classmethod
+    def _auth_of_this_version(cls, value: object) -> object:
+        if value in AUTH_LATER:
+            raise ValueError("must be anonymous in this version: api_key and jwt come in a later one")
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _store_address(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("must begin with redis://, rediss:// or unix://")
+        return value
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if self.auth is None and not self.on_loopback:
+            raise ValueError(
+                f"{named('host')} is {self.host}, which other machines can reach, and nothing says who may come in: "
+                f"set {named('auth')} to anonymous if everyone who gets there may be one and the same user, or keep "
+                "to 127.0.0.1; api_key and jwt come in a later version."
+            )
+        if self.renew_ms * 2 > self.lease_ms:
+            raise ValueError(
+                f"{named('renew_ms')} is {self.renew_ms}, but must be at most half of {named('lease_ms')}, which is "
+                f"{self.lease_ms}: a lease that is renewed once and late would already be lost."
+            )
+        if self.input_bytes_max > self.command_bytes_max:
+            raise ValueError(
+                f"{named('input_bytes_max')} is {self.input_bytes_max}, but must be at most "
+                f"{named('command_bytes_max')}, which is {self.command_bytes_max}: the input travels in a command."
+            )
+        return self
+
+    def masked(self) -> dict[str, dict[str, Any]]:
+        """Every setting with its effective value, by section as in turnwire.toml, fit to be shown."""
+        shown: dict[str, dict[str, Any]] = {}
+        for name, (section, key) in PLACES.items():
+            shown.setdefault(section, {})[key] = getattr(self, name)
+        shown["store"]["url"] = _masked_url(self.redis_url)
+        del shown["store"]["url_env"]
+        shown["models"]["default"] = next(iter(self.models))
+        for name, table in self.models.items():
+            secret = {} if table.key is None else {"key": "***"}
+            shown["models"][name] = {**table.model_dump(exclude_none=True), **secret}
+        return shown
+
+
+PLACES: Final[dict[str, tuple[str, str]]] = {
+    **{name: ("server", name) for name in ("host", "port", "allowed_origins", "log_level", "drain_ms", "hello_ms")},
+    **{name: ("server", name) for name in ("ping_ms", "send_timeout_ms")},
+    **{name: ("store", name) for name in ("data_dir", "lease_ms", "renew_ms", "sweep_ms")},
+    "redis_url": ("store", "url_env"),
+    "store_grace_ms": ("store", "grace_ms"),
+    "auth": ("auth", "mode"),
+    **{name: ("limits", name) for name in ("frames_per_s", "bytes_per_s", "sessions_open_max", "turns_running_max")},
+    **{name: ("limits", name) for name in ("command_bytes_max", "input_bytes_max", "input_wait_ms")},
+    "model": ("models", "default"),
+    "demo_models": ("models", "demo_models"),
+}
+"""Where each setting stands in turnwire.toml: (section, key). In the environment it is TURNWIRE_ and its name."""
+
+
+def named(name: str) -> str:
+    """Both names of a setting."""
+    section, key = PLACES[name]
+    return f"TURNWIRE_{name.upper()} ([{section}] {key})"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def _masked_url(url: SecretStr | None) -> str | None:
+    if url is None:
+        return None
+    parts = urlsplit(url.get_secret_value())
+    user, _, place = parts.netloc.rpartition("@")
+    netloc = f"{user.partition(':')[0]}:***@{place}" if user else place
+    return f"{parts.scheme}://{netloc}{parts.path}{'?***' if parts.query else ''}"

@@ -1,0 +1,187 @@
+"""Where settings come from: command line, environment, turnwire.toml. This is the only file that reads them."""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, cast
+
+from pydantic import SecretStr
+
+from turnwire.settings.sentences import SettingsError, nearest, validated
+from turnwire.settings.shapes import (
+    AUTH_LATER,
+    DEMO_MODELS,
+    OPENAI_URL,
+    PLACES,
+    ModelSettings,
+    Settings,
+    demo_tables,
+    named,
+)
+from turnwire_protocol import limits
+
+CONFIG_NAME: Final = "turnwire.toml"
+"""Read from the working folder when nobody names another file."""
+
+OPENAI_MODEL: Final = "gpt-5.4-mini"
+"""What OPENAI_API_KEY alone gives: small, and generally available."""
+
+MODEL_TABLES_MAX: Final = 64
+
+_BY_PLACE: Final = {place: name for name, place in PLACES.items()}
+_BY_VARIABLE: Final = {f"TURNWIRE_{name.upper()}": name for name in PLACES}
+
+
+def load(
+    config_path: Path | None = None,
+    overrides: Mapping[str, object] | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> Settings:
+    """The effective settings. `overrides` are the command line's, by field name; None there means not given.
+
+    Raises SettingsError.
+    """
+    given = {name: value for name, value in environ.items() if value.strip()}
+    file = _read_file(config_path, given)
+    values = file.values | {name: given[variable] for variable, name in _BY_VARIABLE.items() if variable in given}
+    values |= {name: value for name, value in (overrides or {}).items() if value is not None}
+    if values.get("auth") not in AUTH_LATER:  # whose variables this version does not know either
+        _refuse_unknown_variables(given, file.variables)
+    if "redis_url" in values:
+        values["redis_url"] = SecretStr(str(values["redis_url"]))
+    settings = validated(Settings, values, lambda steps: named(steps[0]) if steps else "")
+    return settings.model_copy(update={"models": _models(settings, file.tables, given)})
+
+
+# --- turnwire.toml and the environment -----------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _File:
+    """What a file says: plain settings by field name, model tables, and the variables that it names."""
+
+    values: dict[str, Any] = field(default_factory=dict[str, Any])
+    tables: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
+    variables: set[str] = field(default_factory=set[str])
+
+
+def _read_file(path: Path | None, given: Mapping[str, str]) -> _File:
+    path = path or (Path(given["TURNWIRE_CONFIG"]) if "TURNWIRE_CONFIG" in given else None)
+    file = _File()
+    if path is None and not Path(CONFIG_NAME).exists():
+        return file
+    path = path or Path(CONFIG_NAME)
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read ({error.strerror}); --config or TURNWIRE_CONFIG name it.") from None
+    except ValueError as error:
+        raise SettingsError(f"{path} is not valid TOML: {error}.") from None
+    sections = sorted({section for section, _ in PLACES.values()})
+    for section, table in content.items():
+        if section not in sections or not isinstance(table, dict):
+            raise SettingsError(f"{path} has {section}, which is no section; {nearest(section, sections)}")
+        _read_section(file, section, cast("dict[str, Any]", table), given)
+    return file
+
+
+def _read_section(file: _File, section: str, table: dict[str, Any], given: Mapping[str, str]) -> None:
+    if section == "auth" and table.get("mode") in AUTH_LATER:
+        table = {"mode": table["mode"]}  # what else stands there belongs to the later version
+    for key, value in table.items():
+        if section == "models" and isinstance(value, dict):
+            file.tables[key] = cast("dict[str, Any]", value)
+            file.variables.add(str(file.tables[key].get("key_env")))
+        elif (section, key) == ("store", "url_env"):
+            file.variables.add(str(value))
+            file.values["redis_url"] = _variable(str(value), "[store] url_env", given)
+        elif (section, key) == ("store", "url"):
+            raise SettingsError(
+                "[store] url is refused, because a store's address may hold its password: set it in the environment "
+                "as TURNWIRE_REDIS_URL, or name the variable that holds it with url_env."
+            )
+        elif (section, key) in _BY_PLACE:
+            file.values[_BY_PLACE[section, key]] = value
+        else:
+            known = [place[1] for place in PLACES.values() if place[0] == section]
+            raise SettingsError(f"[{section}] {key} in {CONFIG_NAME} is no setting; {nearest(key, known)}")
+
+
+def _variable(variable: str, named_by: str, given: Mapping[str, str]) -> str:
+    if variable not in given:
+        raise SettingsError(f"{named_by} names the variable {variable}, which is not set: set it, or drop {named_by}.")
+    return given[variable]
+
+
+def _refuse_unknown_variables(given: Mapping[str, str], named: set[str]) -> None:
+    known = {*_BY_VARIABLE, "TURNWIRE_CONFIG"}
+    for name in sorted(given):
+        if name.startswith("TURNWIRE_") and name not in known | named:
+            raise SettingsError(f"{name} is set, but is no setting; {nearest(name, sorted(known))}")
+
+
+# --- models --------------------------------------------------------------------------------------------------------
+
+
+def _models(
+    settings: Settings, tables: Mapping[str, dict[str, Any]], given: Mapping[str, str]
+) -> dict[str, ModelSettings]:
+    """All models by name, the default first."""
+    chosen = settings.model
+    if len(tables) > MODEL_TABLES_MAX:
+        raise SettingsError(f"{CONFIG_NAME} has {len(tables)} [models.NAME] tables, {MODEL_TABLES_MAX} are allowed.")
+    if tables:
+        models = {name: _table_model(name, table, given) for name, table in tables.items()}
+    elif chosen not in DEMO_MODELS and ("OPENAI_API_KEY" in given or "OPENAI_BASE_URL" in given):
+        models = _openai_model(chosen, given)
+    else:
+        models = demo_tables()
+    default = chosen or next(iter(models))
+    if settings.demo_models or (default in models and models[default].provider == "demo"):
+        models |= demo_tables()
+    if default not in models:
+        raise SettingsError(
+            f"{named('model')} is {default!r}, but must be one of {', '.join(models)}; OPENAI_API_KEY, OPENAI_BASE_URL "
+            "or a [models.NAME] table bring others."
+        )
+    for name, model in models.items():
+        if wrong := [other for other in model.fallback if other not in models or other == name]:
+            raise SettingsError(
+                f"[models.{name}] fallback names {wrong[0]!r}, but must name other models of this server."
+            )
+    return {default: models[default], **models}
+
+
+def _table_model(name: str, table: dict[str, Any], given: Mapping[str, str]) -> ModelSettings:
+    if name in DEMO_MODELS:
+        raise SettingsError(f"[models.{name}] must have another name: this one belongs to a demo model.")
+    if not 0 < len(name) <= limits.NAME_CHARS_MAX:
+        raise SettingsError(f"[models.{name[:16]}…] must have a name of 1 to {limits.NAME_CHARS_MAX} characters.")
+    for secret in ("key", "api_key"):
+        if secret in table:
+            raise SettingsError(
+                f"[models.{name}] {secret} is refused, because a file is read by many: put the key into the "
+                'environment and name its variable, as in key_env = "OPENAI_API_KEY".'
+            )
+    values = dict(table)
+    if "key_env" in table:
+        values["key"] = SecretStr(_variable(str(table["key_env"]), f"[models.{name}] key_env", given))
+    elif table.get("provider") == "openai_chat" and table.get("base_url", OPENAI_URL) == OPENAI_URL:
+        raise SettingsError(f'[models.{name}] needs a key for {OPENAI_URL}: name its variable with key_env = "…".')
+    return validated(ModelSettings, values, lambda steps: f"[models.{name}] {'.'.join(steps)}".strip())
+
+
+def _openai_model(chosen: str | None, given: Mapping[str, str]) -> dict[str, ModelSettings]:
+    """What OPENAI_API_KEY and OPENAI_BASE_URL say, as other programs read them."""
+    base_url = given.get("OPENAI_BASE_URL", OPENAI_URL)
+    values: dict[str, Any] = {"provider": "openai_chat", "base_url": base_url, "model": chosen or OPENAI_MODEL}
+    if "OPENAI_API_KEY" in given:
+        values |= {"key_env": "OPENAI_API_KEY", "key": SecretStr(given["OPENAI_API_KEY"])}
+    elif base_url.rstrip("/") == OPENAI_URL:
+        raise SettingsError(f"OPENAI_BASE_URL is {OPENAI_URL}, which wants a key: set OPENAI_API_KEY.")
+    if chosen is None and base_url.rstrip("/") != OPENAI_URL:
+        raise SettingsError(f"OPENAI_BASE_URL is set, but not which model to ask there for: set {named('model')}.")
+    model = validated(ModelSettings, values, lambda steps: "OPENAI_BASE_URL" if steps == ["base_url"] else "")
+    return {model.model: model}

@@ -1,0 +1,267 @@
+"""The way to the store: its address, connections that come back after they were lost, and what is demanded of it.
+
+A Lane is a connection for one purpose. It connects when it is first needed and after each loss; a call that meets no
+store fails at once, because whoever calls knows better how long to wait. Commands are never sent twice from here, with
+one exception that is safe: a script that the store did not know has not run.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, cast
+from urllib.parse import urlsplit
+
+from redis.asyncio.connection import parse_url
+
+from turnwire.core.errors import FailureKind
+from turnwire.ports import Failure
+from turnwire.stores.redis.scripts import load_commands
+from turnwire.stores.redis.wire import Command, Reply, StoreError, Wire, is_no_answer
+
+VERSION_MIN: Final = (7, 0)
+
+CONNECT_MS: Final = 2_000
+REPLY_MS: Final = 5_000
+"""A store that takes longer for one reply is as good as away."""
+
+_OPTIONS: Final = {"ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs"}
+
+_AWAY_CODES: Final = {"READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS", "MISCONF", "BUSY", "TRYAGAIN"}
+"""Errors of a store that cannot take writes right now; nothing was carried out."""
+
+_MOVED_CODES: Final = {"READONLY", "MASTERDOWN"}
+"""This is not the primary any more: look for it anew."""
+
+
+class StartError(Exception):
+    """The store cannot be used; the text says why and what to do, in a sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where the store is. `path` is a Unix socket's, and then host and port mean nothing."""
+
+    path: str | None
+    host: str
+    port: int
+    db: int
+    username: str | None
+    password: str | None
+    tls: ssl.SSLContext | None
+
+    @property
+    def described(self) -> str:
+        """For people; never the password."""
+        return self.path or f"{self.host}:{self.port}"
+
+
+def address_of(url: str) -> Address:
+    """redis://, rediss:// (with ssl_ca_certs, ssl_certfile, ssl_keyfile, ssl_cert_reqs=none|required) or unix://.
+
+    Raises StartError.
+    """
+    if urlsplit(url).scheme not in ("redis", "rediss", "unix"):
+        raise StartError("The store's URL must begin with redis://, rediss:// or unix://; see TURNWIRE_REDIS_URL.")
+    try:
+        parts = cast("dict[str, Any]", dict(parse_url(url)))
+    except ValueError as error:
+        raise StartError(f"The store's URL cannot be read: {error}; see TURNWIRE_REDIS_URL.") from error
+    parts.pop("connection_class", None)
+    options = {name: str(parts.pop(name)) for name in list(parts) if name in _OPTIONS}
+    address = Address(
+        path=parts.pop("path", None),
+        host=parts.pop("host", "localhost"),
+        port=parts.pop("port", 6379),
+        db=parts.pop("db", 0),
+        username=parts.pop("username", None),
+        password=parts.pop("password", None),
+        tls=_tls(options) if url.startswith("rediss://") else None,
+    )
+    if parts:
+        raise StartError(f"The store's URL has an option that is not known: {', '.join(sorted(parts))}.")
+    return address
+
+
+def _tls(options: dict[str, str]) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=options.get("ssl_ca_certs"))
+        if options.get("ssl_cert_reqs") == "none":
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        if "ssl_certfile" in options:
+            context.load_cert_chain(options["ssl_certfile"], options.get("ssl_keyfile"))
+    except OSError as error:
+        raise StartError(f"The TLS files of the store's URL cannot be used: {error}.") from error
+    return context
+
+
+class Link:
+    """Opens connections to one store."""
+
+    def __init__(self, url: str, *, reply_ms: int = REPLY_MS) -> None:
+        self.address = address_of(url)
+        self._reply_ms = reply_ms
+
+    async def connect(
+        self,
+        purpose: str,
+        *,
+        on_push: Callable[[list[Any]], None] | None = None,
+        on_lost: Callable[[], None] | None = None,
+    ) -> Wire:
+        """A connection that is ready for use, all scripts loaded. Raises Failure("store_away")."""
+        loop = asyncio.get_running_loop()
+        address = self.address
+
+        def make() -> Wire:
+            return Wire(timeout_ms=self._reply_ms, on_push=on_push, on_lost=on_lost)
+
+        try:
+            async with asyncio.timeout(CONNECT_MS / 1000):
+                if address.path is not None:
+                    _, wire = await loop.create_unix_connection(make, address.path)
+                else:
+                    _, wire = await loop.create_connection(make, address.host, address.port, ssl=address.tls)
+        except (OSError, TimeoutError) as error:
+            raise Failure("store_away", f"{type(error).__name__} at {address.described}") from error
+        replies = await wire.call([*self._greeting(purpose), *load_commands()])
+        for reply in replies:
+            if is_no_answer(reply):
+                wire.close()
+                raise Failure("store_away", f"refused at {address.described}: {_why(reply)}")
+        return wire
+
+    def _greeting(self, purpose: str) -> list[Command]:
+        address = self.address
+        hello: list[str] = ["HELLO", "3"]
+        if address.password is not None:
+            hello += ["AUTH", address.username or "default", address.password]
+        hello += ["SETNAME", f"turnwire-{purpose}"]
+        greeting: list[Command] = [tuple(hello)]
+        if address.db:
+            greeting.append(("SELECT", address.db))
+        return greeting
+
+    async def check(self) -> str:
+        """The server's name and version, if it is one that can be relied on. Raises StartError."""
+        address = self.address
+        try:
+            wire = await self.connect("check")
+        except Failure as failure:
+            raise StartError(f"The store cannot be used: {failure.detail}; see TURNWIRE_REDIS_URL.") from failure
+        try:
+            replies = await wire.call([("INFO", "server"), ("INFO", "memory")])
+        finally:
+            wire.close()
+        if any(is_no_answer(reply) for reply in replies):
+            raise StartError(f"The store at {address.described} does not answer INFO: {_why(replies[0])}.")
+        facts = _facts(*replies)
+        version = facts.get("redis_version", "0")
+        name = "Valkey" if facts.get("server_name") == "valkey" else "Redis"
+        shown = f"{name} {facts.get('valkey_version', version)}"
+        if tuple(int(part) for part in version.split(".")[:2]) < VERSION_MIN:
+            raise StartError(f"The store at {address.described} is {shown}; Redis 7.0 or Valkey is needed.")
+        policy = facts.get("maxmemory_policy", "noeviction")
+        if policy != "noeviction" and facts.get("maxmemory", "0") != "0":
+            raise StartError(
+                f"The store at {address.described} has maxmemory-policy {policy} and would forget running turns; "
+                "set it to noeviction."
+            )
+        return shown
+
+
+def _facts(*sections: bytes) -> dict[str, str]:
+    lines = (line.partition(":") for section in sections for line in section.decode().splitlines())
+    return {name: value for name, colon, value in lines if colon}
+
+
+def _why(reply: Reply) -> str:
+    return str(reply) if isinstance(reply, StoreError) else "the connection was lost"
+
+
+class Lane:
+    """A connection for one purpose, made when it is needed and again after it was lost."""
+
+    def __init__(self, link: Link, purpose: str) -> None:
+        self._link = link
+        self._purpose = purpose
+        self._wire: Wire | None = None
+        self._connecting: asyncio.Task[Wire] | None = None
+
+    async def run(self, commands: Sequence[Command]) -> list[Reply]:
+        """Replies in order: values, StoreError, or LOST. Raises Failure("store_away") when nothing was sent."""
+        wire = self._wire
+        if wire is None or wire.lost:
+            wire = await self._connected()
+        replies = await wire.call(commands)
+        for index, reply in enumerate(replies):
+            if isinstance(reply, StoreError):
+                return await self._mend(wire, commands, replies, index)
+        return replies
+
+    async def one(self, command: Command) -> Reply:
+        """The reply to one command. Raises Failure for every answer that is none."""
+        return _definite((await self.run((command,)))[0])
+
+    async def transact(self, commands: Sequence[Command]) -> list[Reply]:
+        """Replies to commands that were carried out in one step. Raises Failure for every answer that is none."""
+        whole: list[Command] = [("MULTI",), *commands, ("EXEC",)]
+        replies = _definite((await self.run(whole))[-1])
+        if any(isinstance(reply, StoreError) and reply.code == "NOSCRIPT" for reply in replies):
+            await self.run(load_commands())
+            replies = _definite((await self.run(whole))[-1])
+        for reply in replies:
+            if isinstance(reply, StoreError):
+                raise failure_of(reply)
+        return replies
+
+    async def aclose(self) -> None:
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.gather(self._connecting, return_exceptions=True)
+        if self._wire is not None:
+            self._wire.close()
+
+    async def _mend(self, wire: Wire, commands: Sequence[Command], replies: list[Reply], first: int) -> list[Reply]:
+        """Send again what the store did not know; leave a store that is no primary any more."""
+        codes = {index: reply.code for index, reply in enumerate(replies) if isinstance(reply, StoreError)}
+        unknown = [index for index in range(first, len(replies)) if codes.get(index) == "NOSCRIPT"]
+        if unknown:
+            loads = load_commands()
+            again = await wire.call([*loads, *(commands[index] for index in unknown)])
+            for index, reply in zip(unknown, again[len(loads) :], strict=True):
+                replies[index] = reply
+        if _MOVED_CODES.intersection(codes.values()):
+            wire.close()
+        return replies
+
+    async def _connected(self) -> Wire:
+        """All callers wait for the same attempt, which goes on when one of them is cancelled."""
+        if self._connecting is None:
+            self._connecting = asyncio.create_task(self._link.connect(self._purpose), name=f"store {self._purpose}")
+            self._connecting.add_done_callback(self._on_connected)
+        return await asyncio.shield(self._connecting)
+
+    def _on_connected(self, task: asyncio.Task[Wire]) -> None:
+        self._connecting = None
+        if not task.cancelled() and task.exception() is None:
+            self._wire = task.result()
+
+
+def _definite(reply: Reply) -> Reply:
+    if is_no_answer(reply):
+        raise failure_of(reply)
+    return reply
+
+
+def failure_of(reply: Reply) -> Failure:
+    """What an answer that is none means."""
+    if not isinstance(reply, StoreError):
+        return Failure("store_away", "no reply")
+    kind: FailureKind = "internal"
+    if reply.code == "OOM":
+        kind = "store_full"
+    elif reply.code in _AWAY_CODES:
+        kind = "store_away"
+    return Failure(kind, str(reply)[:200])

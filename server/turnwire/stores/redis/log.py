@@ -1,0 +1,315 @@
+"""ports.SessionLog on Redis 7 or Valkey.
+
+Every call that writes is one script: atomic, idempotent, with the store's own time. What stands here is packing,
+unpacking and what an answer that is none means; the rules are in the scripts (lua/, each opens with its contract).
+
+Calls share connections by purpose, so that a large read delays no append. A caller may be cancelled inside any call:
+its reply is dropped when it comes, and whether the store carried the call out it can learn by repeating it.
+"""
+
+import secrets
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Self
+
+import orjson
+import structlog
+
+from turnwire.core.log_values import (
+    Accepted,
+    AcceptRequest,
+    Appended,
+    Batch,
+    Cancelled,
+    LogRange,
+    Nudge,
+    Renewed,
+    Responded,
+    SessionKey,
+    SessionView,
+    StoredTurn,
+    Taken,
+    TurnKey,
+)
+from turnwire.ports import Failure
+from turnwire.stores.redis import scripts
+from turnwire.stores.redis.keys import (
+    cancels_name,
+    idle_indexes,
+    idle_name,
+    lease_indexes,
+    session_keys,
+    session_of_member,
+    sessions_name,
+    turn_keys,
+    turn_of_member,
+)
+from turnwire.stores.redis.link import Lane, Link, failure_of
+from turnwire.stores.redis.nudges import NudgeReader
+from turnwire.stores.redis.records import packed
+from turnwire.stores.redis.replies import (
+    accepted_of,
+    appended_of,
+    cancelled_of,
+    range_of,
+    renewed_of,
+    responded_of,
+    stored_turns_of,
+    taken_of,
+    view_of,
+)
+from turnwire.stores.redis.wire import LOST, Command, Reply, StoreError, is_no_answer
+
+PIPELINE_MAX: Final = 500
+"""Commands in one pipeline of renewals or looks."""
+
+EXPIRE_EVERY_MS: Final = 60_000
+EXPIRE_SESSIONS_MAX: Final = 32
+"""Sessions that one node removes in one pass; more wait for the next."""
+
+_AWAY: Final = Appended("away")
+_FULL: Final = Appended("full")
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LogLimits:
+    """How much the log keeps, and for how long."""
+
+    lease_ms: int = 10_000
+    queue_turns_max: int = 16
+    queue_wait_ms: int = 600_000
+    pending_cancels_max: int = 64
+    pending_cancel_ms: int = 60_000
+    deleted_ms: int = 86_400_000
+    """How long the name of a deleted session stays taken."""
+    idle_ms: int = 30 * 86_400_000
+    """After how long without a write a session is removed."""
+    log_entries_max: int = 10_000
+    """A log that is longer when a turn begins in a quiet session is cut."""
+    log_entries_keep: int = 2_000
+    read_bytes_max: int = 16 * 1024 * 1024
+    """What finished turns may weigh in one read; older ones are left out."""
+
+
+class RedisSessionLog:
+    """Use as an async context manager: entering checks the store (raises link.StartError) and subscribes.
+
+    `node` names this process in leases and is where cancels of its turns are sent; no two processes share one.
+    """
+
+    def __init__(self, link: Link, *, node: str, limits: LogLimits | None = None) -> None:
+        self._link = link
+        self._node = node
+        self._limits = limits or LogLimits()
+        self._appends = Lane(link, "appends")
+        self._calls = Lane(link, "calls")
+        self._reads = Lane(link, "reads")
+        self._nudges = NudgeReader(link, node)
+        self._expire_after_s = time.monotonic() + EXPIRE_EVERY_MS / 1000
+        self.version = ""
+        """The store's name and version, once it was entered."""
+
+    async def __aenter__(self) -> Self:
+        self.version = await self._link.check()
+        await self._nudges.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._nudges.aclose()
+        for lane in (self._appends, self._calls, self._reads):
+            await lane.aclose()
+
+    async def ping(self) -> None:
+        await self._calls.one(("PING",))
+
+    # --- writing --------------------------------------------------------------------------------------------------
+
+    async def accept_turn(self, request: AcceptRequest) -> Accepted:
+        limits = self._limits
+        key = request.key
+        parent = request.parent if isinstance(request.parent, str) else f"={request.parent[0]}"
+        reply = await self._calls.one(
+            scripts.ACCEPT.command(
+                [*turn_keys(key), sessions_name(key.owner), cancels_name(key.owner), idle_name(key.owner)],
+                [
+                    _fresh_gen(),
+                    key.turn,
+                    request.nonce,
+                    request.digest,
+                    request.body,
+                    request.spec,
+                    request.cancelled_body,
+                    parent,
+                    request.on_busy,
+                    request.author,
+                    self._node,
+                    limits.lease_ms,
+                    orjson.dumps({"by": request.author}),
+                    "" if request.cancel_after_ms is None else request.cancel_after_ms,
+                    limits.queue_turns_max,
+                    limits.queue_wait_ms,
+                    limits.log_entries_max,
+                    limits.log_entries_keep,
+                    limits.idle_ms,
+                ],
+            )
+        )
+        return accepted_of(reply)
+
+    async def append_many(self, batches: Sequence[Batch]) -> Sequence[Appended]:
+        gen = _fresh_gen()
+        try:
+            replies = await self._appends.run([self._append_command(batch, gen) for batch in batches])
+        except Failure:  # nothing was sent
+            return [_AWAY] * len(batches)
+        return [_refused(reply) if is_no_answer(reply) else appended_of(reply) for reply in replies]
+
+    def _append_command(self, batch: Batch, gen: str) -> Command:
+        key = batch.key
+        session, leases, turn = turn_keys(key)
+        seal = batch.seal
+        head = (gen, key.turn, batch.nonce, batch.batch, batch.counter)
+        if seal is None and batch.park_until_ms is None:
+            sha = scripts.APPEND.sha
+            return ("EVALSHA", sha, 3, session, leases, turn, *head, "", "", 0, *packed(batch.entries))
+        keys = (session, leases, turn, sessions_name(key.owner), idle_name(key.owner))
+        if seal is not None:
+            mode = (seal.state, seal.record, self._limits.idle_ms)
+            return scripts.APPEND_SEAL.command(keys, (*head, *mode, *packed(batch.entries)))
+        mode = ("park", batch.park_until_ms or 0, self._limits.idle_ms)
+        return scripts.APPEND.command(keys, (*head, *mode, *packed(batch.entries)))
+
+    async def renew_leases(self, leases: Sequence[tuple[TurnKey, str]]) -> Sequence[Renewed]:
+        gen = _fresh_gen()
+        lease_ms = self._limits.lease_ms
+        commands = [scripts.RENEW.command(turn_keys(key), (gen, key.turn, nonce, lease_ms)) for key, nonce in leases]
+        renewed: list[Renewed] = []
+        for start in range(0, len(commands), PIPELINE_MAX):
+            some = commands[start : start + PIPELINE_MAX]
+            try:
+                replies: list[Reply] = await self._calls.run(some)
+            except Failure:  # nothing was sent
+                replies = [LOST] * len(some)
+            renewed.extend(Renewed("away") if is_no_answer(reply) else renewed_of(reply) for reply in replies)
+        return renewed
+
+    async def take_turn(self, key: TurnKey, nonce: str, *, after_restart: bool = False) -> Taken:
+        arguments = (_fresh_gen(), key.turn, nonce, self._node, self._limits.lease_ms, "1" if after_restart else "")
+        return taken_of(await self._calls.one(scripts.TAKE.command(turn_keys(key), arguments)), key.turn)
+
+    async def overdue_turns(self, count_max: int) -> Sequence[TurnKey]:
+        if time.monotonic() >= self._expire_after_s:
+            self._expire_after_s = time.monotonic() + EXPIRE_EVERY_MS / 1000
+            await self.expire_sessions(EXPIRE_SESSIONS_MAX)
+        return [turn_of_member(member) for member in await self._due(lease_indexes(), count_max)]
+
+    async def cancel_turn(self, key: TurnKey, by: str, reason: str) -> Cancelled:
+        """`reason` is for the caller's own log: the wire tells only who cancelled."""
+        limits = self._limits
+        arguments = (
+            _fresh_gen(),
+            key.turn,
+            by,
+            orjson.dumps({"by": by}),
+            limits.pending_cancels_max,
+            limits.pending_cancel_ms,
+        )
+        keys = (*turn_keys(key), cancels_name(key.owner))
+        return cancelled_of(await self._calls.one(scripts.CANCEL.command(keys, arguments)))
+
+    async def respond_turn(self, key: TurnKey, request: str, by: str, value: bytes) -> Responded:
+        body = orjson.dumps({"request": request, "by": by})
+        arguments = (_fresh_gen(), key.turn, request, by, value, body)
+        return responded_of(await self._calls.one(scripts.RESPOND.command(turn_keys(key), arguments)))
+
+    async def delete_session(self, key: SessionKey) -> bool:
+        """Its cursors are nudged with an empty gen; a cancel of its turns is answered already_done from then on."""
+        keys = (*session_keys(key), sessions_name(key.owner), idle_name(key.owner))
+        return await self._calls.one(scripts.DELETE.command(keys, (_fresh_gen(), self._limits.deleted_ms))) == 1
+
+    async def expire_sessions(self, count_max: int) -> int:
+        """Remove sessions that were idle for too long; how many there were. The sweep calls it now and then."""
+        removed = 0
+        for member in await self._due(idle_indexes(), count_max):
+            key = session_of_member(member)
+            keys = (*session_keys(key), sessions_name(key.owner), idle_name(key.owner))
+            removed += await self._calls.one(scripts.EXPIRE.command(keys, (_fresh_gen(), self._limits.idle_ms)))
+        return removed
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    async def read_view(self, key: SessionKey, history: int) -> SessionView:
+        arguments = (_fresh_gen(), history, self._limits.read_bytes_max)
+        return view_of(await self._reads.one(scripts.READ_VIEW.command(session_keys(key), arguments)))
+
+    async def read_range(self, key: SessionKey, after_seq: int, count_max: int) -> LogRange:
+        keys = session_keys(key)
+        # The entries are read beside the script, in the same step: passed through Lua they would cost six times more.
+        place, entries = await self._reads.transact(
+            [
+                scripts.LOOK_AT.command(keys, (_fresh_gen(), "")),
+                ("XRANGE", f"{keys[0]}:log", f"{max(after_seq, 1)}-0", "+", "COUNT", count_max + (after_seq > 0)),
+            ]
+        )
+        return range_of(place, after_seq, entries)
+
+    async def read_branch(self, key: TurnKey, count_max: int) -> Sequence[StoredTurn]:
+        arguments = (_fresh_gen(), key.turn, count_max, self._limits.read_bytes_max)
+        command = scripts.READ_BRANCH.command(session_keys(key.session_key), arguments)
+        turns, entries = await self._reads.one(command)
+        return stored_turns_of(turns, entries)
+
+    # --- following ------------------------------------------------------------------------------------------------
+
+    async def watch(self, key: SessionKey) -> None:
+        await self._nudges.watch(key)
+
+    async def unwatch(self, key: SessionKey) -> None:
+        await self._nudges.unwatch(key)
+
+    async def note_watched(self, keys: Sequence[SessionKey]) -> Sequence[LogRange]:
+        gen = _fresh_gen()
+        places: list[LogRange] = []
+        for start in range(0, len(keys), PIPELINE_MAX):
+            some = keys[start : start + PIPELINE_MAX]
+            replies = await self._calls.run(
+                [scripts.LOOK_AT.command(session_keys(key), (gen, "watched")) for key in some]
+            )
+            for reply in replies:
+                if is_no_answer(reply):
+                    raise failure_of(reply)
+                places.append(range_of(reply, 0, ()))
+        return places
+
+    def nudges(self) -> AsyncIterator[Nudge]:
+        return self._nudges.nudges()
+
+    # --- within ---------------------------------------------------------------------------------------------------
+
+    async def _due(self, indexes: Sequence[str], count_max: int) -> list[bytes]:
+        """Members that are due, the longest overdue first."""
+        flat = await self._calls.one(scripts.LIST_DUE.command(indexes, (count_max,)))
+        due = sorted(zip(flat[1::2], flat[::2], strict=True), key=lambda found: float(found[0]))
+        return [member for _, member in due[:count_max]]
+
+
+def _fresh_gen() -> str:
+    """A gen for sessions whose history may have been lost; 22 of [A-Za-z0-9_-]."""
+    return secrets.token_urlsafe(16)
+
+
+def _refused(reply: Reply) -> Appended:
+    if not isinstance(reply, StoreError):
+        return _AWAY
+    if reply.code == "OOM":
+        return _FULL
+    failure = failure_of(reply)
+    if failure.kind == "internal":
+        _log.error("append_failed", detail=failure.detail)
+    return _AWAY

@@ -1,0 +1,94 @@
+#!lua
+-- Store a turn, and give its lease, its place in the queue, or its end.
+--
+-- KEYS  session, leases, turn, the owner's sessions, the owner's pending cancels, the partition's idle index
+-- ARGV  gen, turn, nonce, digest, body, spec, cancelled body, parent ('leaf', 'root' or '=turn'), on_busy, author,
+--       node, lease ms, body of turn.cancelling, cancel_after_ms or '', queue max, queue wait ms, log max, log keep,
+--       idle ms
+-- Returns {result, gen, seq, parent, entries, interrupted, next}. The same nonce again is answered from what was
+-- stored. What is refused ('conflict', 'busy', 'queue_full', 'deleted', 'no_parent') leaves no trace.
+
+local T = KEYS[3]
+local turn, nonce, digest, body, by = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[10]
+local place = string.match(SESSION, '[^:]*$')
+
+if is_deleted() then return {'deleted'} end
+
+local known = redis.call('HMGET', T, 'digest', 'accept_nonce', 'accept_result', 'seq', 'parent', 'accept_first',
+  'interrupted', 'accept_next')
+if known[1] then
+  local seq = tonumber(known[4])
+  if known[2] == nonce then
+    local last = known[3] == 'sealed' and seq + 1 or seq
+    local entries = redis.call('XRANGE', LOG, known[6] .. '-0', last .. '-0')
+    return {known[3], GEN, seq, known[5], entries, known[7], known[8]}
+  end
+  if known[1] ~= digest then return {'conflict'} end
+  return {'duplicate', GEN, seq, known[5], {}, '', ''}
+end
+
+local parent = ''
+if ARGV[8] == 'leaf' then
+  parent = redis.call('HGET', SESSION, 'leaf') or ''
+elseif ARGV[8] ~= 'root' then
+  parent = string.sub(ARGV[8], 2)
+  if redis.call('EXISTS', turn_key(parent)) == 0 then return {'no_parent'} end
+end
+
+local QUEUE = SESSION .. ':queue'
+local cancelled_until = tonumber(redis.call('ZSCORE', KEYS[5], place .. ':' .. turn) or 0)
+local state = ACTIVE == '' and 'running' or 'queued'
+local result = state
+if cancelled_until > NOW then
+  result = 'sealed'
+elseif state == 'queued' then
+  if ARGV[9] == 'reject' then return {'busy'} end
+  if ARGV[9] == 'queue' and redis.call('LLEN', QUEUE) >= tonumber(ARGV[15]) then return {'queue_full'} end
+end
+
+if not GEN then
+  GEN = ARGV[1]
+  redis.call('HSET', SESSION, 'gen', GEN, 'replid', REPLID, 'floor', 0, 'created_at', NOW)
+elseif state == 'running' and redis.call('XLEN', LOG) > tonumber(ARGV[17]) and redis.call('LLEN', QUEUE) == 0 then
+  -- Nothing runs, so nobody folds these entries: what is left of old turns is in their records.
+  redis.call('XTRIM', LOG, 'MAXLEN', ARGV[18])
+  local oldest = redis.call('XRANGE', LOG, '-', '+', 'COUNT', 1)[1][1]
+  redis.call('HSET', SESSION, 'floor', string.match(oldest, '^%d+'))
+end
+
+local first = HEAD + 1
+local interrupted, next_turn = '', ''
+if result == 'queued' and ARGV[9] == 'interrupt' then
+  for _, waiting in ipairs(redis.call('LRANGE', QUEUE, 0, -1)) do
+    local w = redis.call('HMGET', turn_key(waiting), 'nonce', 'cancelled_body')
+    if w[1] == '' then seal_cancelled(waiting, 'queued', w[2]) end
+  end
+  interrupted = ACTIVE
+  local _
+  _, next_turn = ask_to_stop(ACTIVE, by, ARGV[13])
+end
+
+log_event('turn.accepted', turn, body, 'parent', parent, 'state', state)
+local seq = HEAD
+redis.call('HSET', T, 'digest', digest, 'body', body, 'spec', ARGV[6], 'cancelled_body', ARGV[7], 'parent', parent,
+  'seq', seq, 'at', NOW, 'accepted_state', state, 'accept_nonce', nonce, 'accept_result', result,
+  'accept_first', first, 'interrupted', interrupted, 'accept_next', next_turn, 'cancel_after_ms', ARGV[14],
+  'state', state, 'nonce', '', 'node', '', 'counter', 0)
+if result == 'running' then
+  redis.call('HSET', T, 'nonce', nonce, 'node', ARGV[11], 'lease_replid', REPLID)
+  redis.call('ZADD', LEASES, NOW + ARGV[12], member(turn))
+  redis.call('HSET', SESSION, 'active', turn)
+elseif result == 'queued' then
+  redis.call('RPUSH', QUEUE, turn)
+  redis.call('ZADD', LEASES, NOW + ARGV[16], member(turn))
+else
+  redis.call('ZREM', KEYS[5], place .. ':' .. turn)
+  seal_cancelled(turn, '', ARGV[7])
+end
+
+redis.call('ZADD', SESSION .. ':turns', seq, turn)
+redis.call('HSET', SESSION, 'leaf', turn, 'updated_at', NOW)
+redis.call('ZADD', KEYS[4], NOW, place)
+redis.call('ZADD', KEYS[6], NOW + ARGV[19], string.sub(SESSION, 9))
+publish()
+return {result, GEN, seq, parent, logged_since(first), interrupted, next_turn}

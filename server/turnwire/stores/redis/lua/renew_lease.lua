@@ -1,0 +1,17 @@
+#!lua flags=allow-oom
+-- Hold on to a turn.
+--
+-- KEYS  session, leases, turn
+-- ARGV  gen, turn, nonce, lease ms
+-- Returns {result, cancelled by, ms for which nobody watched}: gone, lost, fenced, sealed, ok.
+
+local t = redis.call('HMGET', KEYS[3], 'nonce', 'state', 'cancel_by', 'at')
+if not t[2] then
+  return {is_deleted() and 'gone' or 'lost'}
+end
+if t[1] ~= ARGV[3] then return {'fenced'} end
+if t[2] == 'done' or t[2] == 'error' then return {'sealed'} end
+redis.call('HSET', KEYS[3], 'lease_replid', REPLID)
+redis.call('ZADD', LEASES, NOW + ARGV[4], member(ARGV[2]))
+local watched_at = tonumber(redis.call('HGET', SESSION, 'watched_at') or 0)
+return {'ok', t[3] or '', math.max(0, NOW - math.max(watched_at, tonumber(t[4])))}

@@ -1,0 +1,158 @@
+"""What the scripts answer, as the values of turnwire.core.log_values.
+
+A script answers with an array whose first element names the result; refusals are shorter than successes. Empty strings
+stand for what is not there, because an array in Lua ends at its first nil.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, Final, Literal
+
+from turnwire.core.entries import Event, Logged
+from turnwire.core.log_values import (
+    Accepted,
+    Appended,
+    Cancelled,
+    LogRange,
+    Renewed,
+    Responded,
+    SessionView,
+    StoredTurn,
+    Taken,
+)
+from turnwire.stores.redis.records import answers_of, logged_of, turn_of
+
+AppendResult = Literal["ok", "dup", "gone", "lost", "fenced", "sealed", "regressed"]
+
+_APPEND_RESULTS: Final[dict[bytes, AppendResult]] = {
+    b"ok": "ok",
+    b"dup": "dup",
+    b"gone": "gone",
+    b"lost": "lost",
+    b"fenced": "fenced",
+    b"sealed": "sealed",
+    b"regressed": "regressed",
+}
+
+
+def _text(value: bytes) -> str | None:
+    return value.decode() or None
+
+
+def accepted_of(reply: Sequence[Any]) -> Accepted:
+    result = reply[0].decode()
+    if len(reply) == 1:
+        return Accepted(result)
+    _, gen, seq, parent, entries, interrupted, following = reply
+    return Accepted(result, gen.decode(), seq, _text(parent), logged_of(entries), _text(interrupted), _text(following))
+
+
+def appended_of(reply: Sequence[Any]) -> Appended:
+    result = _APPEND_RESULTS[reply[0]]
+    match len(reply):
+        case 1:
+            return Appended(result)
+        case 2:
+            return Appended(result, reply[1].decode())
+        case 5:
+            return Appended(result, reply[1].decode(), counter=reply[4])
+        case _:
+            _, gen, first_seq, at, counter, cancel_by, following = reply
+            return Appended(
+                result,
+                gen.decode(),
+                first_seq,
+                at,
+                counter,
+                cancel_by.decode() if cancel_by else None,
+                following.decode() if following else None,
+            )
+
+
+def renewed_of(reply: Sequence[Any]) -> Renewed:
+    result = reply[0].decode()
+    return Renewed(result) if len(reply) == 1 else Renewed(result, _text(reply[1]), reply[2])
+
+
+def taken_of(reply: Sequence[Any], turn: str) -> Taken:
+    result = reply[0].decode()
+    if result != "taken":
+        return Taken(result, reply[1].decode() if len(reply) > 1 else "")
+    _, gen, state, spec, parent, counter, seq, at, takes, cancel_by, cancel_after_ms, entries, answers = reply
+    return Taken(
+        result,
+        gen.decode(),
+        state.decode(),
+        spec,
+        _text(parent),
+        counter,
+        seq,
+        at,
+        takes,
+        _text(cancel_by),
+        [logged for logged in logged_of(entries) if logged.entry.turn == turn],
+        answers_of(answers),
+        int(cancel_after_ms) if cancel_after_ms else None,
+    )
+
+
+def cancelled_of(reply: Sequence[Any]) -> Cancelled:
+    result = reply[0].decode()
+    if len(reply) == 2:
+        return Cancelled(result, reply[1].decode())
+    _, gen, entries, node, take = reply
+    return Cancelled(result, gen.decode(), logged_of(entries), _text(node), _text(take))
+
+
+def responded_of(reply: Sequence[Any]) -> Responded:
+    result = reply[0].decode()
+    if result != "ok":
+        return Responded(result, reply[1].decode() if len(reply) > 1 else "")
+    _, gen, entries, take = reply
+    return Responded(result, gen.decode(), logged_of(entries), _text(take))
+
+
+def view_of(reply: Sequence[Any]) -> SessionView:
+    if not reply:
+        return SessionView(None, 0, 0, None, None)
+    gen, head, floor, at_head, leaf, turns, entries = reply
+    stored = stored_turns_of(turns, entries)
+    stored.sort(key=lambda turn: turn.accepted.seq)
+    return SessionView(gen.decode(), head, floor, turn_of(at_head), _text(leaf), stored)
+
+
+def stored_turns_of(turns: Sequence[Sequence[Any]], entries: Sequence[Any]) -> list[StoredTurn]:
+    """Turns in the order given, each unfinished one with its share of the entries."""
+    entries_by_turn: defaultdict[str | None, list[Logged]] = defaultdict(list)
+    for logged in logged_of(entries):
+        entries_by_turn[logged.entry.turn].append(logged)
+    return [_stored_turn(raw, entries_by_turn) for raw in turns]
+
+
+def _stored_turn(raw: Sequence[Any], entries_by_turn: dict[str | None, list[Logged]]) -> StoredTurn:
+    name, state, parent, seq, at, body, accepted_state, spec, record, end_type, end_body, end_seq, end_at = raw
+    turn = name.decode()
+    fields = {"parent": parent.decode(), "state": accepted_state.decode()}
+    accepted = Logged(int(seq), int(seq), Event("turn.accepted", turn, body, fields, int(at)))
+    common = (turn, state.decode(), _text(parent), accepted, spec)
+    if not end_type:
+        return StoredTurn(*common, None, None, entries_by_turn.get(turn, ()))
+    terminal = Logged(int(end_seq), int(end_seq), Event(end_type.decode(), turn, end_body, {}, int(end_at)))
+    return StoredTurn(*common, record, terminal)
+
+
+def range_of(place: Sequence[Any], after_seq: int, raw: Sequence[Sequence[Any]]) -> LogRange:
+    """`raw` are the entries from `after_seq` itself on, as far as the log has them."""
+    if not place:
+        return LogRange(None, 0, 0, None, after_seq == 0)
+    gen, head, floor, overdue = place
+    entries = raw
+    at_known, turn_at = after_seq == 0, None
+    if raw and after_seq and raw[0][0] == b"%d-0" % after_seq:
+        at_known, turn_at = True, turn_of(raw[0][1])
+        entries = raw[1:]
+    logged = logged_of(entries)
+    if logged and logged[0].seq != after_seq + 1:
+        # What comes next was trimmed, and entries never stand behind a hole.
+        logged = []
+    return LogRange(gen.decode(), head, floor, turn_at, at_known, logged, _text(overdue))

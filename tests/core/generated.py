@@ -1,0 +1,80 @@
+"""Values that Hypothesis makes for the tests of core: texts, ids, histories."""
+
+from collections.abc import Sequence
+from typing import Any, get_args
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
+
+from turnwire.core.entries import Delta, Entry, Event, Logged
+from turnwire_protocol.events import AnyEvent, Frame
+from turnwire_protocol.values import Kind
+
+properly = settings(deadline=None)
+"""No deadline for one example: the machine may be busy with something else."""
+
+few = settings(deadline=None, max_examples=40)
+"""For properties whose examples are long."""
+
+_adapter: TypeAdapter[Any] = TypeAdapter(AnyEvent)
+
+NULLABLE = frozenset(["parent", "first_token_ms", "gen", "turn", "title"])
+"""The only fields that are ever sent as null: events.py."""
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+ids = st.text("abcXYZ019_-", min_size=1, max_size=64)
+
+NASTY = ('"', "\\", "\n", "\x00", "\x1f", "\x7f", "\u2028", "\u2029", "é", "漢", "😀", "👨‍👩‍👧", "</script>", "\\u0000", "")
+
+texts = st.one_of(
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=40),
+    st.lists(st.sampled_from(NASTY), max_size=6).map("".join),
+)
+"""Anything that a provider may say, lone surrogates excepted: those are repaired before they get here."""
+
+names = st.one_of(st.none(), st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12))
+
+
+def validated(frame: Frame) -> Any:
+    """The frame's model. Fails when the frame has a field too many or too few, or a null where none may be."""
+    model = _adapter.validate_python(frame)
+    assert model.model_dump(exclude_unset=True) == frame
+    assert [name for name, value in frame.items() if value is None and name not in NULLABLE] == []
+    return model
+
+
+@st.composite
+def deltas(draw: st.DrawFn, turns: Sequence[str] = ("t1", "t2")) -> Delta:
+    return Delta(
+        draw(st.sampled_from(turns)),
+        draw(st.integers(0, 2)),
+        draw(st.sampled_from(KINDS[:2])),
+        draw(texts),
+        draw(st.sampled_from([None, None, "call"])),
+        draw(st.sampled_from([None, None, "name"])),
+        draw(st.sampled_from([False, False, False, True])),
+    )
+
+
+events = st.builds(
+    Event,
+    st.sampled_from(["turn.started", "turn.cancelling", "session.updated"]),
+    st.sampled_from(["t1", "t2"]),
+    st.just(b'{"n":1}'),
+)
+
+entries: st.SearchStrategy[Entry] = st.one_of(deltas(), deltas(("t1",)), deltas(("t1",)), events)
+
+
+@st.composite
+def histories(draw: st.DrawFn, start_max: int = 1_000) -> list[Logged]:
+    """Adjacent entries of one log. A delta may be a merged one, which stands for several seqs."""
+    seq = draw(st.integers(0, start_max))
+    logged: list[Logged] = []
+    for entry in draw(st.lists(entries, max_size=30)):
+        width = draw(st.integers(1, 3)) if isinstance(entry, Delta) else 1
+        logged.append(Logged(seq + width, seq + 1, entry))
+        seq += width
+    return logged

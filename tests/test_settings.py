@@ -1,0 +1,352 @@
+"""Settings: where they come from, what wins, and the one sentence that a wrong one gives."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from turnwire.settings import DEMO_MODELS, Settings, SettingsError, load
+from turnwire.settings.shapes import PLACES
+
+
+@pytest.fixture(autouse=True)
+def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that no turnwire.toml of this folder is read."""
+    monkeypatch.chdir(tmp_path)
+
+
+def loaded(toml: str | None = None, environ: Mapping[str, str] | None = None, **overrides: object) -> Settings:
+    if toml is None:
+        return load(None, overrides, environ or {})
+    path = Path("given.toml")
+    path.write_text(toml, encoding="utf-8")
+    return load(path, overrides, environ or {})
+
+
+def refusal(toml: str | None = None, environ: Mapping[str, str] | None = None, **overrides: object) -> str:
+    with pytest.raises(SettingsError) as caught:
+        loaded(toml, environ, **overrides)
+    sentence = str(caught.value)
+    assert "\n" not in sentence and sentence.endswith((".", "?"))
+    return sentence
+
+
+FAST = '[models.fast]\nprovider = "openai_chat"\nmodel = "m-1"\nkey_env = "FAST_KEY"\n'
+
+
+# --- what wins -----------------------------------------------------------------------------------------------------
+
+
+def test_without_anything_the_demo_runs_on_loopback() -> None:
+    settings = loaded()
+    assert (settings.host, settings.port, settings.redis_url, settings.on_loopback) == ("127.0.0.1", 8000, None, True)
+    assert tuple(settings.models) == DEMO_MODELS
+    assert {model.provider for model in settings.models.values()} == {"demo"}
+
+
+def test_command_line_beats_environment_beats_file_beats_default() -> None:
+    toml = "[server]\nport = 1001\n"
+    environ = {"TURNWIRE_PORT": "1002"}
+    assert loaded(toml).port == 1001
+    assert loaded(toml, environ).port == 1002
+    assert loaded(toml, environ, port=1003).port == 1003
+    assert loaded(toml, environ, port=None).port == 1002
+
+
+def test_an_empty_variable_is_not_set() -> None:
+    assert loaded(environ={"TURNWIRE_PORT": "", "OPENAI_API_KEY": " ", "TURNWIRE_AUTH": ""}).port == 8000
+
+
+def test_the_file_in_the_working_folder_is_read_and_another_can_be_named() -> None:
+    Path("turnwire.toml").write_text("[server]\nport = 1001\n")
+    Path("other.toml").write_text("[server]\nport = 1002\n")
+    assert load(None, {}, {}).port == 1001
+    assert load(None, {}, {"TURNWIRE_CONFIG": "other.toml"}).port == 1002
+    assert load(Path("turnwire.toml"), {}, {"TURNWIRE_CONFIG": "other.toml"}).port == 1001
+
+
+SAMPLES: dict[str, tuple[object, object]] = {
+    "host": ("localhost", "localhost"),
+    "allowed_origins": (["https://a.example", "http://b.example:81"], ("https://a.example", "http://b.example:81")),
+    "log_level": ("debug", "debug"),
+    "data_dir": ("elsewhere", Path("elsewhere")),
+    "auth": ("anonymous", "anonymous"),
+    "model": ("demo/slow", "demo/slow"),
+    "demo_models": (True, True),
+}
+
+
+@pytest.mark.parametrize("name", sorted(set(PLACES) - {"redis_url"}))
+def test_every_setting_can_be_given_in_the_file_and_in_the_environment(name: str) -> None:
+    default = getattr(Settings(), name)
+    given, expected = SAMPLES.get(name, (default + 1 if isinstance(default, int) else None, None))
+    expected = given if expected is None else expected
+    if name == "command_bytes_max":
+        given = expected = default - 1
+    section, key = PLACES[name]
+    as_toml = str(given).lower() if isinstance(given, bool | int) else str(given).replace("'", '"')
+    as_toml = f'"{as_toml}"' if isinstance(given, str) else as_toml
+    as_variable = ", ".join(given) if isinstance(given, list) else str(given)
+
+    from_file = loaded(f"[{section}]\n{key} = {as_toml}\n")
+    from_environment = loaded(environ={f"TURNWIRE_{name.upper()}": as_variable})
+
+    assert getattr(from_file, name) == getattr(from_environment, name) == expected
+    assert expected != default
+
+
+def test_the_places_name_every_setting_and_nothing_else() -> None:
+    assert set(PLACES) == set(Settings.model_fields) - {"models"}
+    assert len(set(PLACES.values())) == len(PLACES)
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(ValidationError):
+        setattr(loaded(), "port", 1)  # noqa: B010 - an assignment would not pass the type checker
+
+
+# --- one sentence --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "must"),
+    [
+        ("PORT", "abc", "'abc', but must be a whole number from 0 to 65535"),
+        ("PORT", "65536", "a whole number from 0 to 65535"),
+        ("LEASE_MS", "1.5", "a whole number from 1000 to 600000"),
+        ("LOG_LEVEL", "loud", "'debug', 'info', 'warning' or 'error'"),
+        ("DEMO_MODELS", "perhaps", "true or false"),
+        ("ALLOWED_ORIGINS", "*", "must name each origin"),
+        ("ALLOWED_ORIGINS", "https://a.example/", "without a path"),
+        ("REDIS_URL", "localhost:6379", "must begin with redis://"),
+        ("AUTH", "nobody", "must be 'anonymous'"),
+        ("RENEW_MS", "9000", "at most half of TURNWIRE_LEASE_MS ([store] lease_ms)"),
+        ("COMMAND_BYTES_MAX", "4096", "TURNWIRE_COMMAND_BYTES_MAX ([limits] command_bytes_max)"),
+    ],
+)
+def test_a_wrong_value_is_told_under_both_names_of_its_setting(name: str, value: str, must: str) -> None:
+    sentence = refusal(environ={f"TURNWIRE_{name}": value})
+    section, key = PLACES[name.lower()]
+    assert f"TURNWIRE_{name} ([{section}] {key})" in sentence
+    assert must in sentence
+
+
+@pytest.mark.parametrize("value", ["true", "1.5", '"x"', "[1]"])
+def test_a_number_in_the_file_must_be_a_number(value: str) -> None:
+    assert "must be a whole number" in refusal(f"[server]\nport = {value}\n")
+
+
+@pytest.mark.parametrize(
+    ("toml", "way_out"),
+    [
+        ("[server]\nprot = 1\n", "[server] prot in turnwire.toml is no setting; did you mean port?"),
+        ("[server]\nqqqqqq = 1\n", "there are host, port,"),
+        ("[limits]\nframe_per_s = 1\n", "did you mean frames_per_s?"),
+        ("[sever]\nport = 1\n", "did you mean server?"),
+        ("port = 1\n", "port, which is no section"),
+        ("[models]\nfast = 1\n", "there are default, demo_models"),
+        (FAST + "modle = 1\n", "[models.fast] modle is no setting; did you mean model?"),
+        (
+            FAST + "deadlines_ms = { idel = 5000 }\n",
+            "[models.fast] deadlines_ms.idel is no setting; did you mean idle?",
+        ),
+    ],
+)
+def test_an_unknown_key_names_the_nearest_known_one(toml: str, way_out: str) -> None:
+    assert way_out in refusal(toml, {"FAST_KEY": "k"})
+
+
+def test_an_unknown_variable_names_the_nearest_known_one() -> None:
+    assert (
+        refusal(environ={"TURNWIRE_PROT": "1"})
+        == "TURNWIRE_PROT is set, but is no setting; did you mean TURNWIRE_PORT?"
+    )
+
+
+def test_a_variable_that_the_file_names_is_known() -> None:
+    environ = {"TURNWIRE_STORE": "redis://h/1", "TURNWIRE_FAST_KEY": "k"}
+    toml = '[store]\nurl_env = "TURNWIRE_STORE"\n' + FAST.replace("FAST_KEY", "TURNWIRE_FAST_KEY")
+    settings = loaded(toml, environ)
+    assert settings.redis_url is not None and settings.redis_url.get_secret_value() == "redis://h/1"
+    assert settings.models["fast"].key is not None
+
+
+@pytest.mark.parametrize("content", ["[server", "port = ", "\x00"])
+def test_a_file_that_is_no_toml_is_told(content: str) -> None:
+    assert "given.toml is not valid TOML" in refusal(content)
+
+
+def test_a_file_that_is_not_there_is_told() -> None:
+    with pytest.raises(SettingsError, match=r"nowhere\.toml cannot be read \(No such file"):
+        load(Path("nowhere.toml"), {}, {})
+
+
+# --- who may come in -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
+def test_on_loopback_everyone_is_anonymous_unasked(host: str) -> None:
+    assert loaded(host=host).on_loopback
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "chat.example.com", "localhost.example.com"])
+def test_elsewhere_somebody_must_say_who_may_come_in(host: str) -> None:
+    sentence = refusal(host=host)
+    assert host in sentence and "TURNWIRE_AUTH ([auth] mode) to anonymous" in sentence and "127.0.0.1" in sentence
+    assert not loaded(host=host, environ={"TURNWIRE_AUTH": "anonymous"}).on_loopback
+
+
+@pytest.mark.parametrize("mode", ["api_key", "jwt"])
+def test_ways_in_of_a_later_version_are_told_as_such_with_whatever_else_they_need(mode: str) -> None:
+    from_file = refusal(f'[auth]\nmode = "{mode}"\njwks_url = "https://id.example/jwks.json"\n')
+    from_environment = refusal(environ={"TURNWIRE_AUTH": mode, "TURNWIRE_JWT_SECRET": "s"})
+    assert "come in a later one" in from_file
+    assert from_file == from_environment
+
+
+# --- models --------------------------------------------------------------------------------------------------------
+
+
+def test_a_key_alone_gives_a_working_model_and_no_demo() -> None:
+    (model,) = loaded(environ={"OPENAI_API_KEY": "sk-1"}).models.values()
+    assert model.provider == "openai_chat"
+    assert model.base_url == "https://api.openai.com/v1"
+    assert model.key is not None and model.key.get_secret_value() == "sk-1"
+
+
+def test_a_local_server_works_without_a_key() -> None:
+    environ = {"OPENAI_BASE_URL": "http://127.0.0.1:11434/v1", "TURNWIRE_MODEL": "llama3.2"}
+    settings = loaded(environ=environ)
+    assert list(settings.models) == ["llama3.2"]
+    assert settings.models["llama3.2"].key is None
+    assert settings.models["llama3.2"].base_url == "http://127.0.0.1:11434/v1"
+
+
+@pytest.mark.parametrize(
+    ("environ", "way_out"),
+    [
+        ({"OPENAI_BASE_URL": "http://127.0.0.1:11434/v1"}, "set TURNWIRE_MODEL"),
+        ({"OPENAI_BASE_URL": "https://api.openai.com/v1/"}, "set OPENAI_API_KEY"),
+        (
+            {"OPENAI_BASE_URL": "127.0.0.1:11434", "TURNWIRE_MODEL": "m"},
+            "OPENAI_BASE_URL is '127.0.0.1:11434', but must",
+        ),
+        ({"OPENAI_BASE_URL": "http://u:hunter2@h/v1", "TURNWIRE_MODEL": "m"}, "without user or password"),
+        ({"TURNWIRE_MODEL": "llama3.2"}, "OPENAI_API_KEY, OPENAI_BASE_URL or a [models.NAME] table bring others"),
+    ],
+)
+def test_a_model_that_cannot_be_reached_is_told(environ: dict[str, str], way_out: str) -> None:
+    sentence = refusal(environ=environ)
+    assert way_out in sentence
+    assert "hunter2" not in sentence
+
+
+def test_demo_models_stand_beside_a_real_one_only_when_asked_for() -> None:
+    key = {"OPENAI_API_KEY": "k"}
+    assert list(loaded(environ={**key, "TURNWIRE_MODEL": "m"}).models) == ["m"]
+    assert list(loaded(environ={**key, "TURNWIRE_MODEL": "m", "TURNWIRE_DEMO_MODELS": "1"}).models) == [
+        "m",
+        *DEMO_MODELS,
+    ]
+    assert tuple(loaded(environ={**key, "TURNWIRE_MODEL": "demo"}).models) == DEMO_MODELS
+
+
+def test_a_demo_variant_can_be_the_default() -> None:
+    models = loaded(environ={"TURNWIRE_MODEL": "demo/slow"}).models
+    assert next(iter(models)) == "demo/slow"
+    assert set(models) == set(DEMO_MODELS)
+
+
+def test_tables_of_the_file_are_the_models_and_the_environment_chooses_among_them() -> None:
+    toml = (
+        FAST
+        + 'base_url = "https://llm.example/v1"\nsystem_prompt = "Be short."\nfallback = ["careful"]\n'
+        + 'client_params = ["temperature"]\ndeadlines_ms = { connect = 4000, total = 90000 }\n'
+        + FAST.replace("fast", "careful").replace("m-1", "m-2")
+    )
+    environ = {"FAST_KEY": "k", "OPENAI_API_KEY": "not-used"}
+    settings = loaded(toml, environ)
+    fast = settings.models["fast"]
+    assert list(settings.models) == ["fast", "careful"]
+    assert (fast.model, fast.system_prompt, fast.fallback) == ("m-1", "Be short.", ("careful",))
+    assert (fast.deadlines_ms.connect, fast.deadlines_ms.idle, fast.deadlines_ms.total) == (4000, 30_000, 90_000)
+    assert list(loaded(toml, {**environ, "TURNWIRE_MODEL": "careful"}).models) == ["careful", "fast"]
+    assert list(loaded('[models]\ndefault = "careful"\n' + toml, environ).models) == ["careful", "fast"]
+
+
+@pytest.mark.parametrize(
+    ("toml", "way_out"),
+    [
+        ('[models]\ndefault = "fsat"\n' + FAST, "must be one of fast"),
+        (FAST + 'key = "sk-hunter2"\n', "put the key into the environment"),
+        (FAST + 'api_key = "sk-hunter2"\n', 'key_env = "OPENAI_API_KEY"'),
+        (FAST.replace("FAST_KEY", "NO_KEY"), "names the variable NO_KEY, which is not set"),
+        (FAST.replace('key_env = "FAST_KEY"\n', ""), "needs a key for https://api.openai.com/v1"),
+        (
+            FAST.replace("openai_chat", "openai"),
+            "[models.fast] provider is 'openai', but must be 'openai_chat' or 'demo'",
+        ),
+        (FAST.replace('model = "m-1"\n', ""), "[models.fast] model is missing"),
+        (FAST + 'fallback = ["careful"]\n', "fallback names 'careful', but must name other models"),
+        (FAST + 'fallback = ["fast"]\n', "must name other models"),
+        (FAST + 'client_params = ["temperature", "messages"]\n', "what the server itself decides: messages"),
+        (
+            FAST + 'context_tokens = "many"\n',
+            "[models.fast] context_tokens is 'many', but must be a whole number from 256",
+        ),
+        (FAST + "deadlines_ms = { idle = 1 }\n", "[models.fast] deadlines_ms.idle is 1, but must be a whole number"),
+        (FAST.replace("models.fast", "models.demo"), "belongs to a demo model"),
+        ('[models.fast]\nprovider = "demo"\nmodel = "demo/quick"\n', "must have as model one of demo, demo/slow"),
+        (FAST.replace("models.fast", f"models.{'x' * 129}"), "a name of 1 to 128 characters"),
+        (
+            "".join(FAST.replace("fast", f"m{number}") for number in range(65)),
+            "65 [models.NAME] tables, 64 are allowed",
+        ),
+    ],
+)
+def test_a_wrong_model_table_is_told(toml: str, way_out: str) -> None:
+    sentence = refusal(toml, {"FAST_KEY": "k"})
+    assert way_out in sentence
+    assert "hunter2" not in sentence
+
+
+# --- secrets -------------------------------------------------------------------------------------------------------
+
+
+def test_a_stores_address_does_not_belong_into_the_file() -> None:
+    sentence = refusal('[store]\nurl = "redis://:hunter2@h"\n')
+    assert "TURNWIRE_REDIS_URL" in sentence and "url_env" in sentence and "hunter2" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://h:6379/0", "redis://h:6379/0"),
+        ("redis://:hunter2@h:6379/0", "redis://:***@h:6379/0"),
+        ("rediss://me:hunter2@h:6379/0", "rediss://me:***@h:6379/0"),
+        ("redis://h/0?password=hunter2", "redis://h/0?***"),
+        ("unix:///run/redis.sock", "unix:///run/redis.sock"),
+    ],
+)
+def test_masked_shows_where_the_store_is_and_no_password(url: str, shown: str) -> None:
+    settings = loaded(environ={"TURNWIRE_REDIS_URL": url, "OPENAI_API_KEY": "sk-hunter2"})
+    assert settings.masked()["store"]["url"] == shown
+    assert settings.masked()["models"]["gpt-5.4-mini"]["key"] == "***"
+    assert "hunter2" not in f"{settings.masked()} {settings!r} {settings}"
+
+
+def test_masked_shows_every_setting_in_its_section() -> None:
+    shown = loaded(FAST, {"FAST_KEY": "k"}).masked()
+    expected = {place if place != ("store", "url_env") else ("store", "url") for place in PLACES.values()}
+    assert {(section, key) for section, keys in shown.items() for key in keys} == expected | {("models", "fast")}
+    assert shown["models"]["default"] == "fast"
+
+
+def test_the_documented_bounds_are_the_ones_that_sentences_name() -> None:
+    for name, field in Settings.model_fields.items():
+        if field.annotation is int:
+            sentence = refusal(environ={f"TURNWIRE_{name.upper()}": "x"})
+            low, high = map(int, re.findall(r"from (\d+) to (\d+)", sentence)[0])
+            assert low <= field.default <= high
