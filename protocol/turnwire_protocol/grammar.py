@@ -199,25 +199,28 @@ class Verifier:
     # --- opening --------------------------------------------------------------------------------------------------
 
     def _on_opened(self, frame: Frame) -> None:
-        session, gen, seq, mode = frame["session"], frame["gen"], frame["seq"], frame["mode"]
+        session, gen, seq = frame["session"], frame["gen"], frame["seq"]
         asked = self._asked_to_open(frame)
-        if gen is None and (seq, frame["turn"], frame["turns"], mode) != (0, None, 0, "snapshot"):
-            raise RuleBroken("OPEN-4", f"session {session} has no gen and opens at seq {seq}")
-        old = self._readers.get(session)
-        if mode == "snapshot":
-            if old is not None and gen is not None and old.gen == gen and seq < old.seq:
-                raise RuleBroken("RESUME-2", f"session {session}: a snapshot at seq {seq}, {old.seq} was sent")
-            history = asked.command.history if asked is not None and isinstance(asked.command, SessionOpen) else None
-            log = None if gen is None else self._history.log(session, gen)
-            self._snapshot = SnapshotReader(frame, log, history)
-            self._end_snapshot()
+        if gen is None:
+            if (seq, frame["turn"], frame["turns"], frame["mode"]) != (0, None, 0, "snapshot"):
+                raise RuleBroken("OPEN-4", f"session {session} has no gen and opens at seq {seq}")
+            self._history.gens.pop(session, None)
+            self._stand(Reader(session, None, None, 0, None))
             return
-        self._check_replay(frame, asked)
         log = self._history.log(session, gen)
-        stop = log.stops.get(seq)
-        if stop is not None and stop.turn != frame["turn"]:
-            raise RuleBroken("SEQ-3", f"session {session} seq {seq} is turn {stop.turn}'s, not {frame['turn']}'s")
-        self._stand(Reader(session, gen, log, seq, stop))
+        if frame["mode"] == "replay":
+            self._check_replay(frame, asked)
+            stop = log.stops.get(seq)
+            if stop is not None and stop.turn != frame["turn"]:
+                raise RuleBroken("SEQ-3", f"session {session} seq {seq} is turn {stop.turn}'s, not {frame['turn']}'s")
+            self._stand(Reader(session, gen, log, seq, stop))
+            return
+        old = self._readers.get(session)
+        if old is not None and old.gen == gen and seq < old.seq:
+            raise RuleBroken("RESUME-2", f"session {session}: a snapshot at seq {seq}, {old.seq} was sent")
+        history = asked.command.history if asked is not None and isinstance(asked.command, SessionOpen) else None
+        self._snapshot = SnapshotReader(frame, log, history)
+        self._end_snapshot()
 
     def _asked_to_open(self, frame: Frame) -> Asked | None:
         """What a session.opened answers: a session.open, a turn.create, or None."""
@@ -254,8 +257,8 @@ class Verifier:
         snapshot = self._snapshot
         if snapshot is None or snapshot.left:
             return
-        opened = snapshot.opened
         self._snapshot = None
+        opened = snapshot.opened
         self._stand(Reader(opened["session"], opened["gen"], snapshot.log, opened["seq"], snapshot.stop()))
 
     def _stand(self, reader: Reader) -> None:

@@ -63,7 +63,9 @@ class Asked:
 
     def is_named_by(self, frame: Frame) -> bool:
         """Whether the frame speaks of nothing else than the command does."""
-        return all(frame.get(name) in (None, self.about(name)) for name in ("session", "turn"))
+        # The turn of a session.opened is the cursor's, not the command's.
+        names = ("session",) if frame["type"] == "session.opened" else ("session", "turn")
+        return all(frame.get(name) in (None, self.about(name)) for name in names)
 
 
 def asked_by(command: AnyCommand, history: History, *, greeted: bool) -> Asked:
@@ -148,6 +150,6 @@ class Answers:
 
 def check_ack(asked: Asked, ack: Frame) -> None:
     """Whether an ack carries what its command calls for. Raises RuleBroken."""
-    present = ack.keys() & _ACK_FIELDS_ANY
+    present = _ACK_FIELDS_ANY.intersection(ack)
     if present != _ACK_FIELDS[asked.name] or ("expires_at" in ack and asked.name != "auth.refresh"):
         raise RuleBroken("ANSWER-3", f"the ack of {asked.name} has {sorted(present)}")

@@ -14,12 +14,7 @@ from turnwire_protocol.grammar_history import Log, States, Stop, same_place
 from turnwire_protocol.grammar_turns import PartState, Phase, TurnState, add_text, check_names, check_terminal
 from turnwire_protocol.rules import RuleBroken
 
-_PHASES: Final[dict[str, Phase]] = {
-    "accepted": "waiting",
-    "queued": "queued",
-    "running": "unclear",
-    "parked": "parked",
-}
+_PHASES: Final[dict[str, Phase]] = {"running": "unclear", "parked": "parked"}
 _ENDED_BY: Final = {"done": "turn.done", "error": "turn.error"}
 _SAME_IN_ALL_PIECES: Final = ("state", "parent", "again", "model", "author", "at")
 
@@ -36,7 +31,7 @@ class _Turn:
 class SnapshotReader:
     """Takes the frames of one snapshot. `finished_max` is how many finished turns were asked for, None: not said."""
 
-    def __init__(self, opened: Frame, log: Log | None, finished_max: int | None) -> None:
+    def __init__(self, opened: Frame, log: Log, finished_max: int | None) -> None:
         self.opened = opened
         self.log = log
         self.left: int = opened["turns"]
@@ -60,11 +55,9 @@ class SnapshotReader:
             self._add(turn, part)
         turn.newest = frame
 
-    def stop(self) -> Stop | None:
-        """The place that the snapshot shows, all frames taken; None for a session that has no turn."""
+    def stop(self) -> Stop:
+        """The place that the snapshot shows, all frames taken. Raises RuleBroken."""
         log = self.log
-        if log is None:
-            return None
         seq: int = self.opened["seq"]
         unfinished: States = {}
         for name, turn in self._turns.items():
@@ -137,8 +130,8 @@ class SnapshotReader:
                 "SNAP-3", f"{self._where}: turn {newest['turn']} is {state}, its last piece says otherwise"
             )
         requests = frozenset(ask["request"] for ask in newest["pending"])
-        if state in ("accepted", "queued"):
-            return TurnState(_PHASES[state], 0, 0, tuple(turn.parts), requests, requests)
+        if state == "queued":
+            return TurnState("queued", 0, 0, tuple(turn.parts), requests, requests)
         return TurnState(_PHASES[state], None, None, tuple(turn.parts), requests, None)
 
     def _check_choice(self, log: Log, unfinished: States) -> None:

@@ -37,7 +37,7 @@ Millis = Annotated[int, Field(ge=0, le=limits.INTEGER_MAX)]
 """A duration in ms, or a time in ms since 1970 where the field's name ends in `at`."""
 Name = Annotated[str, StringConstraints(min_length=1, max_length=limits.NAME_CHARS_MAX)]
 Kind = Literal["text", "reasoning", "refusal", "tool_call", "data"]
-TurnState = Literal["accepted", "queued", "running", "parked", "done", "error"]
+TurnState = Literal["queued", "running", "parked", "done", "error"]
 FinishReason = Literal["stop", "length", "cancelled", "content_filter", "tool_calls", "budget"]
 JsonObject = Annotated[dict[str, JsonValue], Field(max_length=limits.VALUE_KEYS_MAX)]
 

@@ -38,11 +38,11 @@ from turnwire.runtime.reaper import Reaper
 from turnwire.runtime.running_turns import RunningTurns
 from turnwire.runtime.sender import Socket
 from turnwire.runtime.session_hub import SessionHub
+from turnwire.settings import ModelSettings, Settings
 from turnwire.stores.redis.embedded import start_embedded
 from turnwire.stores.redis.link import Link, address_of
 from turnwire.stores.redis.link import StartError as StoreStartError
 from turnwire.stores.redis.log import LogLimits, RedisSessionLog
-from turnwire.settings import ModelSettings, Settings
 from turnwire.transports.pages import page_routes
 from turnwire.transports.uvicorn_protocol import TurnwireProtocol
 from turnwire.transports.websocket import WebSocketEndpoint

@@ -10,8 +10,8 @@ Nothing here asserts a figure: time is only comparable side by side in one run.
 
 import argparse
 import asyncio
+import math
 import os
-import statistics
 import tempfile
 import time
 from collections.abc import Sequence
@@ -130,7 +130,8 @@ async def load(chats: int, rate: int, seconds: int) -> Figures:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    return statistics.quantiles(values, n=1000)[min(998, round(share * 1000) - 1)] if len(values) > 1 else values[0]
+    """By nearest rank: a value that was measured, never one in between."""
+    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
 
 
 def print_table(rows: Sequence[Figures], rate: int) -> None:

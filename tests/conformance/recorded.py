@@ -46,6 +46,11 @@ class Recorded:
     ids: Sequence[str]
     lines: Sequence[dict[str, Any]]
 
+    @property
+    def kills(self) -> bool:
+        """Whether its node does not survive it."""
+        return any(line.get("fault") == "kill_node" for line in self.lines)
+
 
 def read_recorded(path: Path) -> Recorded:
     header, *lines = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line)

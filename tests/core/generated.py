@@ -26,7 +26,23 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 ids = st.text("abcXYZ019_-", min_size=1, max_size=64)
 
-NASTY = ('"', "\\", "\n", "\x00", "\x1f", "\x7f", "\u2028", "\u2029", "é", "漢", "😀", "👨‍👩‍👧", "</script>", "\\u0000", "")
+NASTY = (
+    '"',
+    "\\",
+    "\n",
+    "\x00",
+    "\x1f",
+    "\x7f",
+    "\u2028",
+    "\u2029",
+    "é",
+    "漢",
+    "😀",
+    "👨‍👩‍👧",
+    "</script>",
+    "\\u0000",
+    "",
+)
 
 texts = st.one_of(
     st.text(st.characters(exclude_categories=["Cs"]), max_size=40),
@@ -45,16 +61,17 @@ def validated(frame: Frame) -> Any:
     return model
 
 
-@st.composite
-def deltas(draw: st.DrawFn, turns: Sequence[str] = ("t1", "t2")) -> Delta:
-    return Delta(
-        draw(st.sampled_from(turns)),
-        draw(st.integers(0, 2)),
-        draw(st.sampled_from(KINDS[:2])),
-        draw(texts),
-        draw(st.sampled_from([None, None, "call"])),
-        draw(st.sampled_from([None, None, "name"])),
-        draw(st.sampled_from([False, False, False, True])),
+def deltas(turns: Sequence[str] = ("t1", "t2")) -> st.SearchStrategy[Delta]:
+    """Deltas of few strands, so that many of them meet."""
+    return st.builds(
+        Delta,
+        st.sampled_from(turns),
+        st.integers(0, 2),
+        st.sampled_from(KINDS[:2]),
+        st.sampled_from(NASTY),
+        st.sampled_from([None, None, "call"]),
+        st.sampled_from([None, None, "name"]),
+        st.sampled_from([False, False, False, True]),
     )
 
 
@@ -65,16 +82,17 @@ events = st.builds(
     st.just(b'{"n":1}'),
 )
 
-entries: st.SearchStrategy[Entry] = st.one_of(deltas(), deltas(("t1",)), deltas(("t1",)), events)
+entries: st.SearchStrategy[Entry] = deltas() | deltas(("t1",)) | deltas(("t1",)) | events
 
 
-@st.composite
-def histories(draw: st.DrawFn, start_max: int = 1_000) -> list[Logged]:
-    """Adjacent entries of one log. A delta may be a merged one, which stands for several seqs."""
-    seq = draw(st.integers(0, start_max))
+def _logged(start: int, pieces: Sequence[tuple[Entry, int]]) -> list[Logged]:
     logged: list[Logged] = []
-    for entry in draw(st.lists(entries, max_size=30)):
-        width = draw(st.integers(1, 3)) if isinstance(entry, Delta) else 1
-        logged.append(Logged(seq + width, seq + 1, entry))
-        seq += width
+    for entry, width in pieces:
+        seqs = width if isinstance(entry, Delta) else 1
+        logged.append(Logged(start + seqs, start + 1, entry))
+        start += seqs
     return logged
+
+
+histories = st.builds(_logged, st.integers(0, 1_000), st.lists(st.tuples(entries, st.integers(1, 3)), max_size=25))
+"""Adjacent entries of one log. A delta may be a merged one, which stands for several seqs."""

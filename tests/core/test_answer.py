@@ -90,7 +90,7 @@ def test_text_of_a_kind_is_that_of_all_its_parts_in_their_order() -> None:
 
 
 @properly
-@given(histories())
+@given(histories)
 def test_merged_deltas_add_up_to_the_same_answer(logged: list[Logged]) -> None:
     for turn in ("t1", "t2"):
         plain, merged = answer_of(deltas_of(logged, turn)), answer_of(deltas_of(merge_logged(logged), turn))

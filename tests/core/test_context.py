@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.core.generated import few, properly, texts
@@ -23,11 +23,13 @@ def part(kind: str, text: str, **named: str) -> dict[str, Any]:
 
 
 inputs = st.lists(st.one_of(texts.map(said), st.just(IMAGE)), min_size=1, max_size=3)
-calls = st.builds(
-    lambda text, number: part("tool_call", text, call=f"c{number}", name="add"), texts, st.integers(0, 3)
+calls = st.builds(lambda text, number: part("tool_call", text, call=f"c{number}", name="add"), texts, st.integers(0, 3))
+answers = st.lists(
+    st.one_of(st.builds(part, st.sampled_from(["text", "refusal", "reasoning"]), texts), calls), max_size=5
 )
-answers = st.lists(st.one_of(st.builds(part, st.sampled_from(["text", "refusal", "reasoning"]), texts), calls), max_size=5)
-exchanges = st.builds(Exchange, inputs, answers, st.dictionaries(st.sampled_from(["c0", "c1", "c9"]), texts, max_size=3))
+exchanges = st.builds(
+    Exchange, inputs, answers, st.dictionaries(st.sampled_from(["c0", "c1", "c9"]), texts, max_size=3)
+)
 branches = st.lists(exchanges, min_size=1, max_size=6)
 prompts = st.one_of(st.none(), texts)
 
@@ -36,7 +38,9 @@ def cost_of(messages: Sequence[Message]) -> int:
     """Tokens by a count of its own: 8 a message or call, 1600 an image, a third of the bytes of each text."""
     total = 0
     for message in messages:
-        total += 8 + sum(1_600 if one["type"] == "image" else -(-len(one["text"].encode()) // 3) for one in message.parts)
+        total += 8 + sum(
+            1_600 if one["type"] == "image" else -(-len(one["text"].encode()) // 3) for one in message.parts
+        )
         total += sum(8 + -(-len((call.name + call.arguments).encode()) // 3) for call in message.tool_calls)
     return total
 
@@ -52,7 +56,9 @@ def test_the_prompt_and_the_newest_exchange_are_there_and_before_them_as_many_as
 ) -> None:
     messages = messages_of(branch, prompt, tokens_max)
     system = [Message("system", (said(prompt),))] if prompt else []
-    possible = [system + [one for exchange in branch[start:] for one in alone(exchange)] for start in range(len(branch))]
+    possible = [
+        system + [one for exchange in branch[start:] for one in alone(exchange)] for start in range(len(branch))
+    ]
     fitting = [whole for whole in possible if cost_of(whole) <= tokens_max]
     assert messages == (fitting[0] if fitting else possible[-1])
 
@@ -71,9 +77,7 @@ def test_every_call_that_is_sent_has_its_result_right_behind_it_and_no_other_is_
     messages = alone(exchange)
     sent = [call for message in messages for call in message.tool_calls]
     made = [one for one in exchange.parts if one["kind"] == "tool_call"]
-    assert sent == [
-        ToolCall(one["call"], one["name"], one["text"]) for one in made if one["call"] in exchange.answers
-    ]
+    assert sent == [ToolCall(one["call"], one["name"], one["text"]) for one in made if one["call"] in exchange.answers]
     results = messages[2:] if sent else []
     assert [(one.role, one.call) for one in results] == [("tool", call.call) for call in sent]
     assert [list(one.parts) for one in results] == [[said(exchange.answers[call.call])] for call in sent]
@@ -119,14 +123,5 @@ def test_an_older_exchange_that_would_fit_is_not_kept_behind_one_that_does_not()
 @properly
 @given(texts, texts)
 def test_the_estimate_errs_on_the_safe_side_and_grows_with_the_text(text: str, more: str) -> None:
-    assert estimated_tokens(text) * 3 >= len(text.encode())
-    assert estimated_tokens(text) <= len(text.encode()) or not text
+    assert len(text.encode()) <= estimated_tokens(text) * 3 < len(text.encode()) + 3
     assert estimated_tokens(text + more) >= max(estimated_tokens(text), estimated_tokens(more))
-
-
-@properly
-@given(texts)
-def test_no_text_costs_no_tokens_and_any_text_costs_some(text: str) -> None:
-    assume(text)
-    assert estimated_tokens("") == 0
-    assert estimated_tokens(text) >= 1

@@ -109,7 +109,7 @@ logged_deltas = st.builds(
 @given(ids, logged_deltas)
 @example("s", Logged(1, 1, Delta("t", 0, "text", "".join(NASTY))))
 @example("s", Logged(9, 3, Delta("t", 0, "text", "".join(NASTY), last=True)))
-@example("s", Logged(9, 3, Delta("t", 0, "tool_call", '{"q":"\u2028"}', "c\"1", "n\\", last=True)))
+@example("s", Logged(9, 3, Delta("t", 0, "tool_call", '{"q":"\u2028"}', 'c"1', "n\\", last=True)))
 def test_a_deltas_bytes_are_its_frame_in_either_codec_whatever_it_says(session: str, logged: Logged) -> None:
     frame = frame_of(session, logged)
     for codec in (JSON, MSGPACK):

@@ -41,7 +41,7 @@ def order_of(logged: Sequence[Logged]) -> list[object]:
 
 
 @properly
-@given(histories())
+@given(histories)
 def test_a_merged_history_says_the_same_in_the_same_order(logged: list[Logged]) -> None:
     merged = merge_logged(logged)
     assert heard(merged) == heard(logged)
@@ -49,7 +49,7 @@ def test_a_merged_history_says_the_same_in_the_same_order(logged: list[Logged]) 
 
 
 @properly
-@given(histories())
+@given(histories)
 def test_merged_entries_stand_for_the_same_seqs_without_a_hole(logged: list[Logged]) -> None:
     merged = merge_logged(logged)
     assert [piece.first_seq for piece in merged[:1]] == [piece.first_seq for piece in logged[:1]]
@@ -60,7 +60,7 @@ def test_merged_entries_stand_for_the_same_seqs_without_a_hole(logged: list[Logg
 
 
 @properly
-@given(histories())
+@given(histories)
 def test_nothing_is_left_that_could_be_joined_so_merging_again_changes_nothing(logged: list[Logged]) -> None:
     merged = merge_logged(logged)
     assert merge_logged(merged) == merged
@@ -70,7 +70,7 @@ def test_nothing_is_left_that_could_be_joined_so_merging_again_changes_nothing(l
 
 
 @properly
-@given(histories())
+@given(histories)
 def test_merging_is_joining_one_after_another_what_may_be_joined(logged: list[Logged]) -> None:
     by_hand: list[Logged] = []
     for piece in logged:
@@ -88,7 +88,7 @@ def test_merging_is_joining_one_after_another_what_may_be_joined(logged: list[Lo
 
 
 @properly
-@given(histories())
+@given(histories)
 def test_the_history_that_was_given_is_not_changed(logged: list[Logged]) -> None:
     before = repr(logged)
     merge_logged(logged)

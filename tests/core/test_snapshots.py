@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import msgpack
 import orjson
 import pytest
 from hypothesis import given
@@ -13,6 +12,7 @@ from tests.core.generated import KINDS, NASTY, few, ids, properly, texts, valida
 from turnwire.core.answer import Answer
 from turnwire.core.entries import Delta, Event, Logged
 from turnwire.core.snapshots import TurnState, folded, snapshot_frames
+from turnwire_protocol.codec import JSON, MSGPACK
 from turnwire_protocol.events import Frame
 from turnwire_protocol.limits import INPUT_PART_BYTES_MAX, SNAPSHOT_BYTES_MAX
 
@@ -22,9 +22,7 @@ def event(kind: str, body: Any, seq: int = 1, **fields: str) -> Logged:
 
 
 def accepted(inputs: Sequence[Any], **more: str) -> Logged:
-    return event(
-        "turn.accepted", {"input": inputs, "model": "m", "author": "ann", **more}, parent="", state="running"
-    )
+    return event("turn.accepted", {"input": inputs, "model": "m", "author": "ann", **more}, parent="", state="running")
 
 
 def done(parts: Sequence[Any]) -> Logged:
@@ -58,7 +56,7 @@ def joined(frames: Sequence[Frame]) -> list[dict[str, Any]]:
 
 
 def size_of(frame: Frame) -> int:
-    return max(len(orjson.dumps(frame)), len(msgpack.packb(frame)))
+    return max(len(codec.encode(frame)) for codec in (JSON, MSGPACK))
 
 
 long_texts = st.one_of(texts, st.builds(lambda text, times: text * times, texts, st.integers(1, 700)))

@@ -216,6 +216,14 @@ async def test_an_error_body_that_does_not_end_is_not_waited_for(
         await closed(server.requests[0])
 
 
+async def test_of_a_long_error_body_only_the_beginning_is_read(http: HttpStream) -> None:
+    async with ProviderServer(in_order(Reply((b"x" * 200_000,), 503, ending="stall"))) as server:
+        began = time.monotonic()
+        assert (await failure_of(http, server.base_url)).kind == "upstream_busy"
+        assert time.monotonic() - began < http_stream.ERROR_BODY_MS / 1000 / 2
+        await closed(server.requests[0])
+
+
 async def test_advice_in_headers_and_body_gets_through(http: HttpStream) -> None:
     replies = (
         Reply.of_status(429, retry_after="7"),

@@ -109,12 +109,15 @@ async def test_an_answer_broken_off_at_every_byte_is_truncated_or_proved(http: C
 
 
 async def test_each_recording_is_the_same_over_http_as_in_memory(http: CountingHttp) -> None:
-    replies = [Reply((recording(name),)) for name in EXPECTED]
-    assert await outcomes_of(http, replies) == list(EXPECTED.values())
+    # All but the one with a call that gets its id here, which is another one each time.
+    names = [name for name in EXPECTED if name != "gemini_tools"]
+    outcomes = await outcomes_of(http, [Reply((recording(name),)) for name in names])
+    assert dict(zip(names, outcomes, strict=True)) == {name: EXPECTED[name] for name in names}
 
 
-async def test_finished_answers_share_one_connection(http: CountingHttp) -> None:
-    async with ProviderServer(in_order(Reply.of_text("a", "b"))) as server:
+async def test_finished_answers_share_one_connection_though_the_end_of_the_body_comes_later(http: CountingHttp) -> None:
+    events = (chunk("a"), chunk(finish_reason="stop"), "[DONE]")
+    async with ProviderServer(in_order(Reply((*map(sse, events), Pause())))) as server:
         provider = provider_of(http, server)
         for _ in range(3):
             events, failure = await outcome_of(provider)

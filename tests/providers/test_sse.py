@@ -27,6 +27,7 @@ def decoded(*chunks: bytes) -> list[tuple[str, str]]:
         (b"data:a\n\ndata:  b\n\n", [("message", "a"), ("message", " b")]),
         (b"data: a\r\rdata: b\r\n\r\ndata: c\n\r\n", [("message", "a"), ("message", "b"), ("message", "c")]),
         (b"data: a\ndata: b\ndata\n\n", [("message", "a\nb\n")]),
+        (b"data: a\r\ndata: b\r\n\r\n", [("message", "a\nb")]),
         (b"event: error\ndata: x\n\ndata: y\n\n", [("error", "x"), ("message", "y")]),
         (b"event: lost\n\ndata: y\n\n", [("message", "y")]),
         (b": ping\n\n:\n\ndata: a\n\n", [("message", "a")]),

@@ -167,7 +167,7 @@ class Transcript:
             if frame["type"] == "turn.snapshot":
                 return self._snapshot(known, frame, now_ms)
             return self._numbered(known, frame, now_ms) if "seq" in frame else []
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise BadFrame(f"{frame.get('type')}: {type(error).__name__}") from error
 
     # --- opening ---------------------------------------------------------------------------------------------------
@@ -249,7 +249,7 @@ class Transcript:
         if seq <= known.seq and known.gen is not None:
             return []
         if known.gen is None or known.staged is not None or first_seq != known.seq + 1:
-            return self._reopen(known, known.cursor, f"frames {known.seq + 1} to {first_seq - 1} are missing", now_ms)
+            return self._reopen(known, known.cursor, f"frames after {known.seq} are missing", now_ms)
         turn = known.turns.get(str(frame.get("turn")))
         if turn is not None:
             if turn.ended:

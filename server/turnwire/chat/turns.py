@@ -126,15 +126,12 @@ class Turn:
 
     def apply(self, frame: Frame) -> None:
         """A numbered frame of this turn, in its place."""
+        self.retrying = frame if frame["type"] == "turn.retrying" else None
         match frame["type"]:
             case "turn.delta":
                 self._part(frame).add(frame["text"], bool(frame.get("last")))
-                self.retrying = None
             case "turn.started":
                 self.state = "running"
-                self.retrying = None
-            case "turn.retrying":
-                self.retrying = frame
             case "turn.asked":
                 self.asks[str(frame["request"])] = frame
                 self.state = "parked"

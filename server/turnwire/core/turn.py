@@ -76,8 +76,7 @@ class Turn:
         self._to("start")
         if attempt == 1:
             self.step += 1
-        # At every attempt, for the first one of this step may have been another node's.
-        self._part_base = self.answer.parts_count
+            self._part_base = self.answer.parts_count
         self._attempt_of_step = attempt
         self.attempts += 1
         self.model = model
@@ -170,6 +169,7 @@ class Turn:
                 started = orjson.loads(entry.body)
                 self.state = "started"
                 self.step = started["step"]
+                self._part_base = self.answer.parts_count
                 self._attempt_of_step = started["attempt"]
                 self.model = started["model"]
                 self.attempts += 1

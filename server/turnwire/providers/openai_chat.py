@@ -62,20 +62,25 @@ async def _events_of(body: Body, decoder: OpenAIChatDecoder) -> AsyncGenerator[S
     while not decoder.over:
         if decoder.proved and tail_until is None:
             tail_until = asyncio.get_running_loop().time() + TAIL_MS / 1000
-        chunk = await (body.chunk() if tail_until is None else _tail(body, tail_until))
+        broken: Failure | None = None
+        try:
+            chunk = await (body.chunk() if tail_until is None else _tail(body, tail_until))
+        except Failure as failure:
+            # What had come may be a whole answer all the same: the decoder knows.
+            chunk, broken = b"", failure
         events = decoder.feed(chunk) if chunk else decoder.end()
         if decoder.over:
             await body.read_out()
         if events:
             yield events
         if decoder.failure is not None:
-            raise decoder.failure
+            raise decoder.failure from broken
 
 
 async def _tail(body: Body, until: float) -> bytes:
-    """The next chunk behind a finish reason. Whatever goes wrong there is as good as the end."""
+    """The next chunk behind a finish reason. To be late there is as good as the end."""
     try:
         async with asyncio.timeout_at(until):
             return await body.chunk()
-    except (TimeoutError, Failure):
+    except TimeoutError:
         return b""

@@ -7,7 +7,6 @@ Calls share connections by purpose, so that a large read delays no append. A cal
 its reply is dropped when it comes, and whether the store carried the call out it can learn by repeating it.
 """
 
-import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Final, Self
 import orjson
 import structlog
 
+from turnwire.core.entries import Event
 from turnwire.core.log_values import (
     Accepted,
     AcceptRequest,
@@ -56,10 +56,10 @@ from turnwire.stores.redis.replies import (
     range_of,
     renewed_of,
     responded_of,
-    stored_turns_of,
     taken_of,
-    view_of,
 )
+from turnwire.stores.redis.scripts import fresh_gen
+from turnwire.stores.redis.sessions import SessionReads
 from turnwire.stores.redis.wire import LOST, Command, Reply, StoreError, is_no_answer
 
 PIPELINE_MAX: Final = 500
@@ -108,6 +108,7 @@ class RedisSessionLog:
         self._appends = Lane(link, "appends")
         self._calls = Lane(link, "calls")
         self._reads = Lane(link, "reads")
+        self._sessions = SessionReads(self._reads, bytes_max=self._limits.read_bytes_max)
         self._nudges = NudgeReader(link, node)
         self._expire_after_s = time.monotonic() + EXPIRE_EVERY_MS / 1000
         self.version = ""
@@ -138,7 +139,7 @@ class RedisSessionLog:
             scripts.ACCEPT.command(
                 [*turn_keys(key), sessions_name(key.owner), cancels_name(key.owner), idle_name(key.owner)],
                 [
-                    _fresh_gen(),
+                    fresh_gen(),
                     key.turn,
                     request.nonce,
                     request.digest,
@@ -163,7 +164,7 @@ class RedisSessionLog:
         return accepted_of(reply)
 
     async def append_many(self, batches: Sequence[Batch]) -> Sequence[Appended]:
-        gen = _fresh_gen()
+        gen = fresh_gen()
         try:
             replies = await self._appends.run([self._append_command(batch, gen) for batch in batches])
         except Failure:  # nothing was sent
@@ -172,21 +173,25 @@ class RedisSessionLog:
 
     def _append_command(self, batch: Batch, gen: str) -> Command:
         key = batch.key
+        entries = batch.entries
         session, leases, turn = turn_keys(key)
-        seal = batch.seal
-        head = (gen, key.turn, batch.nonce, batch.batch, batch.counter)
-        if seal is None and batch.park_until_ms is None:
-            sha = scripts.APPEND.sha
-            return ("EVALSHA", sha, 3, session, leases, turn, *head, "", "", 0, *packed(batch.entries))
+        head = (gen, key.turn, batch.nonce, batch.batch, batch.counter, len(entries))
+        if batch.seal is None and batch.park_until_ms is None:
+            return ("EVALSHA", scripts.APPEND.sha, 3, session, leases, turn, *head, *packed(entries))
         keys = (session, leases, turn, sessions_name(key.owner), idle_name(key.owner))
-        if seal is not None:
-            mode = (seal.state, seal.record, self._limits.idle_ms)
-            return scripts.APPEND_SEAL.command(keys, (*head, *mode, *packed(batch.entries)))
-        mode = ("park", batch.park_until_ms or 0, self._limits.idle_ms)
-        return scripts.APPEND.command(keys, (*head, *mode, *packed(batch.entries)))
+        idle_ms = self._limits.idle_ms
+        if batch.seal is not None:
+            terminal = entries[-1]
+            assert isinstance(terminal, Event)
+            tail = (batch.seal.state, batch.seal.record, terminal.type, terminal.body, idle_ms)
+            return scripts.SEAL.command(keys, (*head, *packed(entries), *tail))
+        asked = [
+            entry.fields["request"] for entry in entries if isinstance(entry, Event) and entry.type == "turn.asked"
+        ]
+        return scripts.PARK.command(keys, (*head, *packed(entries), batch.park_until_ms or 0, idle_ms, *asked))
 
     async def renew_leases(self, leases: Sequence[tuple[TurnKey, str]]) -> Sequence[Renewed]:
-        gen = _fresh_gen()
+        gen = fresh_gen()
         lease_ms = self._limits.lease_ms
         commands = [scripts.RENEW.command(turn_keys(key), (gen, key.turn, nonce, lease_ms)) for key, nonce in leases]
         renewed: list[Renewed] = []
@@ -200,8 +205,16 @@ class RedisSessionLog:
         return renewed
 
     async def take_turn(self, key: TurnKey, nonce: str, *, after_restart: bool = False) -> Taken:
-        arguments = (_fresh_gen(), key.turn, nonce, self._node, self._limits.lease_ms, "1" if after_restart else "")
-        return taken_of(await self._calls.one(scripts.TAKE.command(turn_keys(key), arguments)), key.turn)
+        arguments = (fresh_gen(), key.turn, nonce, self._node, self._limits.lease_ms, "1" if after_restart else "")
+        reply = await self._calls.one(scripts.TAKE.command(turn_keys(key), arguments))
+        if reply[0] != b"taken":
+            return taken_of(reply, ())
+        gen, seq, head = reply[1], reply[6], reply[11]
+        entries = await self._sessions.entries(key.session_key, gen, seq, head)
+        if entries is None:
+            # It is ours, but what it has said so far is not to be had: its lease will run out and be taken anew.
+            raise Failure("store_away", "the store's history changed while a turn was taken")
+        return taken_of(reply, [logged for logged in entries if logged.entry.turn == key.turn])
 
     async def overdue_turns(self, count_max: int) -> Sequence[TurnKey]:
         if time.monotonic() >= self._expire_after_s:
@@ -213,7 +226,7 @@ class RedisSessionLog:
         """`reason` is for the caller's own log: the wire tells only who cancelled."""
         limits = self._limits
         arguments = (
-            _fresh_gen(),
+            fresh_gen(),
             key.turn,
             by,
             orjson.dumps({"by": by}),
@@ -225,13 +238,13 @@ class RedisSessionLog:
 
     async def respond_turn(self, key: TurnKey, request: str, by: str, value: bytes) -> Responded:
         body = orjson.dumps({"request": request, "by": by})
-        arguments = (_fresh_gen(), key.turn, request, by, value, body)
+        arguments = (fresh_gen(), key.turn, request, by, value, body)
         return responded_of(await self._calls.one(scripts.RESPOND.command(turn_keys(key), arguments)))
 
     async def delete_session(self, key: SessionKey) -> bool:
         """Its cursors are nudged with an empty gen; a cancel of its turns is answered already_done from then on."""
         keys = (*session_keys(key), sessions_name(key.owner), idle_name(key.owner))
-        return await self._calls.one(scripts.DELETE.command(keys, (_fresh_gen(), self._limits.deleted_ms))) == 1
+        return await self._calls.one(scripts.DELETE.command(keys, (fresh_gen(), self._limits.deleted_ms))) == 1
 
     async def expire_sessions(self, count_max: int) -> int:
         """Remove sessions that were idle for too long; how many there were. The sweep calls it now and then."""
@@ -239,31 +252,19 @@ class RedisSessionLog:
         for member in await self._due(idle_indexes(), count_max):
             key = session_of_member(member)
             keys = (*session_keys(key), sessions_name(key.owner), idle_name(key.owner))
-            removed += await self._calls.one(scripts.EXPIRE.command(keys, (_fresh_gen(), self._limits.idle_ms)))
+            removed += await self._calls.one(scripts.EXPIRE.command(keys, (fresh_gen(), self._limits.idle_ms)))
         return removed
 
     # --- reading --------------------------------------------------------------------------------------------------
 
     async def read_view(self, key: SessionKey, history: int) -> SessionView:
-        arguments = (_fresh_gen(), history, self._limits.read_bytes_max)
-        return view_of(await self._reads.one(scripts.READ_VIEW.command(session_keys(key), arguments)))
+        return await self._sessions.read_view(key, history)
 
     async def read_range(self, key: SessionKey, after_seq: int, count_max: int) -> LogRange:
-        keys = session_keys(key)
-        # The entries are read beside the script, in the same step: passed through Lua they would cost six times more.
-        place, entries = await self._reads.transact(
-            [
-                scripts.LOOK_AT.command(keys, (_fresh_gen(), "")),
-                ("XRANGE", f"{keys[0]}:log", f"{max(after_seq, 1)}-0", "+", "COUNT", count_max + (after_seq > 0)),
-            ]
-        )
-        return range_of(place, after_seq, entries)
+        return await self._sessions.read_range(key, after_seq, count_max)
 
     async def read_branch(self, key: TurnKey, count_max: int) -> Sequence[StoredTurn]:
-        arguments = (_fresh_gen(), key.turn, count_max, self._limits.read_bytes_max)
-        command = scripts.READ_BRANCH.command(session_keys(key.session_key), arguments)
-        turns, entries = await self._reads.one(command)
-        return stored_turns_of(turns, entries)
+        return await self._sessions.read_branch(key, count_max)
 
     # --- following ------------------------------------------------------------------------------------------------
 
@@ -274,7 +275,7 @@ class RedisSessionLog:
         await self._nudges.unwatch(key)
 
     async def note_watched(self, keys: Sequence[SessionKey]) -> Sequence[LogRange]:
-        gen = _fresh_gen()
+        gen = fresh_gen()
         places: list[LogRange] = []
         for start in range(0, len(keys), PIPELINE_MAX):
             some = keys[start : start + PIPELINE_MAX]
@@ -297,11 +298,6 @@ class RedisSessionLog:
         flat = await self._calls.one(scripts.LIST_DUE.command(indexes, (count_max,)))
         due = sorted(zip(flat[1::2], flat[::2], strict=True), key=lambda found: float(found[0]))
         return [member for _, member in due[:count_max]]
-
-
-def _fresh_gen() -> str:
-    """A gen for sessions whose history may have been lost; 22 of [A-Za-z0-9_-]."""
-    return secrets.token_urlsafe(16)
 
 
 def _refused(reply: Reply) -> Appended:

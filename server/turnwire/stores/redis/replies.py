@@ -54,19 +54,14 @@ def appended_of(reply: Sequence[Any]) -> Appended:
             return Appended(result)
         case 2:
             return Appended(result, reply[1].decode())
-        case 5:
-            return Appended(result, reply[1].decode(), counter=reply[4])
+        case 3:
+            return Appended(result, reply[1].decode(), counter=reply[2])
+        case 6:
+            _, gen, first_seq, at, counter, cancel_by = reply
+            return Appended(result, gen.decode(), first_seq, at, counter, _text(cancel_by))
         case _:
             _, gen, first_seq, at, counter, cancel_by, following = reply
-            return Appended(
-                result,
-                gen.decode(),
-                first_seq,
-                at,
-                counter,
-                cancel_by.decode() if cancel_by else None,
-                following.decode() if following else None,
-            )
+            return Appended(result, gen.decode(), first_seq, at, counter, _text(cancel_by), _text(following))
 
 
 def renewed_of(reply: Sequence[Any]) -> Renewed:
@@ -74,11 +69,12 @@ def renewed_of(reply: Sequence[Any]) -> Renewed:
     return Renewed(result) if len(reply) == 1 else Renewed(result, _text(reply[1]), reply[2])
 
 
-def taken_of(reply: Sequence[Any], turn: str) -> Taken:
+def taken_of(reply: Sequence[Any], entries: Sequence[Logged]) -> Taken:
+    """`entries` are the turn's, for one that was taken."""
     result = reply[0].decode()
     if result != "taken":
         return Taken(result, reply[1].decode() if len(reply) > 1 else "")
-    _, gen, state, spec, parent, counter, seq, at, takes, cancel_by, cancel_after_ms, entries, answers = reply
+    _, gen, state, spec, parent, counter, seq, at, takes, cancel_by, cancel_after_ms, _, answers = reply
     return Taken(
         result,
         gen.decode(),
@@ -90,7 +86,7 @@ def taken_of(reply: Sequence[Any], turn: str) -> Taken:
         at,
         takes,
         _text(cancel_by),
-        [logged for logged in logged_of(entries) if logged.entry.turn == turn],
+        entries,
         answers_of(answers),
         int(cancel_after_ms) if cancel_after_ms else None,
     )
@@ -112,19 +108,18 @@ def responded_of(reply: Sequence[Any]) -> Responded:
     return Responded(result, gen.decode(), logged_of(entries), _text(take))
 
 
-def view_of(reply: Sequence[Any]) -> SessionView:
-    if not reply:
-        return SessionView(None, 0, 0, None, None)
-    gen, head, floor, at_head, leaf, turns, entries = reply
+def view_of(reply: Sequence[Any], entries: Sequence[Logged]) -> SessionView:
+    """`entries` are all since the oldest unfinished turn was accepted."""
+    gen, head, _, turns, floor, at_head, leaf = reply
     stored = stored_turns_of(turns, entries)
     stored.sort(key=lambda turn: turn.accepted.seq)
     return SessionView(gen.decode(), head, floor, turn_of(at_head), _text(leaf), stored)
 
 
-def stored_turns_of(turns: Sequence[Sequence[Any]], entries: Sequence[Any]) -> list[StoredTurn]:
+def stored_turns_of(turns: Sequence[Sequence[Any]], entries: Sequence[Logged]) -> list[StoredTurn]:
     """Turns in the order given, each unfinished one with its share of the entries."""
     entries_by_turn: defaultdict[str | None, list[Logged]] = defaultdict(list)
-    for logged in logged_of(entries):
+    for logged in entries:
         entries_by_turn[logged.entry.turn].append(logged)
     return [_stored_turn(raw, entries_by_turn) for raw in turns]
 

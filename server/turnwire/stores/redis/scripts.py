@@ -6,14 +6,13 @@ NOSCRIPT: then all of them are loaded again, and the command, which has done not
 """
 
 import hashlib
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Final
 
 from turnwire.stores.redis.wire import Argument, Command
-
-_ALLOW_OOM: Final = "#!lua flags=allow-oom"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,31 +31,32 @@ def _read(name: str) -> str:
     return resources.files("turnwire.stores.redis").joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
 
 
-def _script(name: str, *shared: str, flags: str | None = None) -> Script:
-    first, _, rest = _read(name).partition("\n")
-    text = "\n".join([flags or first, *(_read(part) for part in shared), rest])
+def _script(name: str, *shared: str) -> Script:
+    flags, _, own = _read(name).partition("\n")
+    text = "\n".join([flags, *(_read(part) for part in shared), own])
     return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
-ACCEPT: Final = _script("accept_turn", "_common")
-APPEND: Final = _script("append_frames", "_common")
-APPEND_SEAL: Final = _script("append_frames", "_common", flags=_ALLOW_OOM)
-"""The same script, for batches that end their turn: a full store must still be able to end turns."""
-RENEW: Final = _script("renew_lease", "_common")
-TAKE: Final = _script("take_turn", "_common")
-CANCEL: Final = _script("cancel_turn", "_common")
-RESPOND: Final = _script("respond_turn", "_common")
-READ_VIEW: Final = _script("read_view", "_common", "_views")
-READ_BRANCH: Final = _script("read_branch", "_common", "_views")
-LOOK_AT: Final = _script("look_at_session", "_common")
-DELETE: Final = _script("delete_session", "_common", "_forget")
-EXPIRE: Final = _script("expire_session", "_common", "_forget")
+APPEND: Final = _script("append_frames", "_session", "_append")
+SEAL: Final = _script("seal_turn", "_session", "_turns", "_append")
+PARK: Final = _script("park_turn", "_session", "_turns", "_append")
+ACCEPT: Final = _script("accept_turn", "_session", "_turns")
+RENEW: Final = _script("renew_lease", "_session", "_turns")
+TAKE: Final = _script("take_turn", "_session", "_turns")
+CANCEL: Final = _script("cancel_turn", "_session", "_turns")
+RESPOND: Final = _script("respond_turn", "_session", "_turns")
+LOOK_AT: Final = _script("look_at_session", "_session", "_turns")
+READ_VIEW: Final = _script("read_view", "_session", "_turns", "_views")
+READ_BRANCH: Final = _script("read_branch", "_session", "_turns", "_views")
+DELETE: Final = _script("delete_session", "_session", "_turns", "_forget")
+EXPIRE: Final = _script("expire_session", "_session", "_turns", "_forget")
 LIST_DUE: Final = _script("list_due")
 
 ALL: Final = (
-    ACCEPT,
     APPEND,
-    APPEND_SEAL,
+    SEAL,
+    PARK,
+    ACCEPT,
     RENEW,
     TAKE,
     CANCEL,
@@ -73,3 +73,8 @@ ALL: Final = (
 def load_commands() -> list[Command]:
     """Commands that put every script into the store's cache."""
     return [("SCRIPT", "LOAD", script.text) for script in ALL]
+
+
+def fresh_gen() -> str:
+    """A gen for the case that the store's history may have been lost; 22 of [A-Za-z0-9_-]."""
+    return secrets.token_urlsafe(16)

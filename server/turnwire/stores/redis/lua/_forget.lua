@@ -15,7 +15,7 @@ local function forget()
     redis.call('UNLINK', turn_key(turn), asks_key(turn))
   end
   redis.call('UNLINK', SESSION, LOG, turns, SESSION .. ':queue')
-  redis.call('ZREM', KEYS[3], string.match(SESSION, '[^:]*$'))
+  redis.call('ZREM', KEYS[3], session_id())
   redis.call('ZREM', KEYS[4], string.sub(SESSION, 9))
   -- No gen and no head: the session is not there any more.
   redis.call('PUBLISH', SESSION, ' 0')

@@ -10,7 +10,6 @@
 
 local T = KEYS[3]
 local turn, nonce, digest, body, by = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[10]
-local place = string.match(SESSION, '[^:]*$')
 
 if is_deleted() then return {'deleted'} end
 
@@ -36,7 +35,7 @@ elseif ARGV[8] ~= 'root' then
 end
 
 local QUEUE = SESSION .. ':queue'
-local cancelled_until = tonumber(redis.call('ZSCORE', KEYS[5], place .. ':' .. turn) or 0)
+local cancelled_until = tonumber(redis.call('ZSCORE', KEYS[5], session_id() .. ':' .. turn) or 0)
 local state = ACTIVE == '' and 'running' or 'queued'
 local result = state
 if cancelled_until > NOW then
@@ -82,13 +81,12 @@ elseif result == 'queued' then
   redis.call('RPUSH', QUEUE, turn)
   redis.call('ZADD', LEASES, NOW + ARGV[16], member(turn))
 else
-  redis.call('ZREM', KEYS[5], place .. ':' .. turn)
+  redis.call('ZREM', KEYS[5], session_id() .. ':' .. turn)
   seal_cancelled(turn, '', ARGV[7])
 end
 
 redis.call('ZADD', SESSION .. ':turns', seq, turn)
-redis.call('HSET', SESSION, 'leaf', turn, 'updated_at', NOW)
-redis.call('ZADD', KEYS[4], NOW, place)
-redis.call('ZADD', KEYS[6], NOW + ARGV[19], string.sub(SESSION, 9))
+redis.call('HSET', SESSION, 'leaf', turn)
+touch(KEYS[4], KEYS[6], ARGV[19])
 publish()
 return {result, GEN, seq, parent, logged_since(first), interrupted, next_turn}

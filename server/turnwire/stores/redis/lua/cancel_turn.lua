@@ -13,7 +13,7 @@ local state = t[1]
 
 if not state then
   if is_deleted() then return {'already_done', ''} end
-  local pending = string.match(SESSION, '[^:]*$') .. ':' .. turn
+  local pending = session_id() .. ':' .. turn
   redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', NOW)
   if not redis.call('ZSCORE', KEYS[4], pending) and redis.call('ZCARD', KEYS[4]) >= tonumber(ARGV[5]) then
     return {'too_many_pending', ''}

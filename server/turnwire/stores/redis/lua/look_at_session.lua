@@ -12,7 +12,6 @@ end
 local overdue = ''
 if ACTIVE ~= '' then
   local t = redis.call('HMGET', turn_key(ACTIVE), 'nonce', 'lease_replid')
-  local due = tonumber(redis.call('ZSCORE', LEASES, member(ACTIVE)) or 0)
-  if due <= NOW and (t[1] == '' or t[2] == REPLID) then overdue = ACTIVE end
+  if due_of(ACTIVE) <= NOW and (t[1] == '' or t[2] == REPLID) then overdue = ACTIVE end
 end
 return {GEN, HEAD, tonumber(redis.call('HGET', SESSION, 'floor')), overdue}

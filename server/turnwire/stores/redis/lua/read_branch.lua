@@ -3,7 +3,10 @@
 --
 -- KEYS  session, leases
 -- ARGV  gen, turn, how many turns, bytes of their contents at most (the first is always there)
--- Returns {turns, entries}; entries are all since the oldest unfinished one of them was accepted.
+-- Returns {gen, head, oldest, turns}, or nothing for a session that is not there; `oldest` is where the oldest
+-- unfinished one of the turns was accepted, else head + 1.
+
+if not GEN then return {} end
 
 local turns, bytes, oldest = {}, 0, HEAD + 1
 local turn = ARGV[2]
@@ -15,4 +18,4 @@ while turn ~= '' and #turns < tonumber(ARGV[3]) do
   if not is_over(whole) then oldest = math.min(oldest, tonumber(whole[4])) end
   turn = whole[3]
 end
-return {turns, logged_since(oldest)}
+return {GEN, HEAD, oldest, turns}

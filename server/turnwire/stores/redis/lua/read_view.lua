@@ -1,10 +1,10 @@
 #!lua flags=allow-oom
--- A session as of its head: its newest turns, and every unfinished one with its entries.
+-- A session as of its head: its newest turns, and every unfinished one.
 --
 -- KEYS  session, leases
 -- ARGV  gen, how many turns, bytes of finished turns at most (the newest is always there)
--- Returns {gen, head, floor, turn of the entry at the head, leaf, turns, entries}, or nothing for a session that is not
--- there. Turns stand newest first; entries are all since the oldest unfinished turn was accepted.
+-- Returns {gen, head, oldest, turns, floor, fields of the entry at the head, leaf}, or nothing for a session that is
+-- not there. Turns stand newest first; `oldest` is where the oldest unfinished one of them was accepted, else head + 1.
 
 if not GEN then return {} end
 
@@ -37,4 +37,4 @@ end
 
 local at_head = redis.call('XREVRANGE', LOG, '+', '-', 'COUNT', 1)[1]
 local s = redis.call('HMGET', SESSION, 'floor', 'leaf')
-return {GEN, HEAD, tonumber(s[1]), at_head and at_head[2] or {}, s[2] or '', turns, logged_since(oldest)}
+return {GEN, HEAD, oldest, turns, tonumber(s[1]), at_head and at_head[2] or {}, s[2] or ''}

@@ -1,30 +1,7 @@
--- In front of every script that knows a session: names of its keys, time, the history check, the log, ends of turns.
---
--- KEYS[1] the session's hash, from whose name all keys of the session are made; KEYS[2] its partition's lease index.
--- ARGV[1] a fresh gen, taken when the store's history may have been lost: Lua's own random numbers repeat after every
--- restart of the store.
---
--- The session's hash: gen, head, floor, replid, leaf, active, created_at, updated_at, watched_at.
--- The log: a stream, entry id `seq-0`; a delta is t p k x [c n l], any other entry a t y b [more fields].
--- A turn's hash: digest, body, spec, cancelled_body, parent, seq, at, accepted_state, accept_*, state, nonce, node,
--- lease_replid, counter, batch, batch_seq, batch_at, batch_next, cancel_by, takes, waiting, record, end_*.
--- The lease index: `owner:session:turn` by the time (ms) from which somebody should look after the turn; 0 when nobody
--- has it.
+-- In front of the scripts that change turns: their names, what they log, how they end.
 
-local SESSION, LEASES = KEYS[1], KEYS[2]
-local LOG = SESSION .. ':log'
 local EMPTY_RECORD = '{"parts":[]}'
-
-local time = redis.call('TIME')
-local NOW = time[1] * 1000 + math.floor(time[2] / 1000)
-local REPLID = string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)')
-
-local found = redis.call('HMGET', SESSION, 'gen', 'head', 'active', 'replid')
-local GEN, HEAD, ACTIVE = found[1], tonumber(found[2] or 0), found[3] or ''
-if GEN and found[4] ~= REPLID then
-  GEN = ARGV[1]
-  redis.call('HSET', SESSION, 'gen', GEN, 'replid', REPLID)
-end
+NOW = now()
 
 local function turn_key(turn)
   return SESSION .. ':t:' .. turn
@@ -34,13 +11,18 @@ local function asks_key(turn)
   return SESSION .. ':a:' .. turn
 end
 
-local function is_deleted()
-  return redis.call('EXISTS', SESSION .. ':deleted') == 1
-end
-
 -- The session key is `tw:{pp}:owner:session`: the first eight bytes are the partition's.
 local function member(turn)
   return string.sub(SESSION, 9) .. ':' .. turn
+end
+
+local function session_id()
+  return string.match(SESSION, '[^:]*$')
+end
+
+-- When somebody should look after a turn.
+local function due_of(turn)
+  return tonumber(redis.call('ZSCORE', LEASES, member(turn)) or 0)
 end
 
 local function log_event(kind, turn, body, ...)
@@ -48,7 +30,8 @@ local function log_event(kind, turn, body, ...)
   redis.call('XADD', LOG, HEAD .. '-0', 'a', NOW, 't', turn, 'y', kind, 'b', body, ...)
 end
 
--- Entries from `first` to the head, as the log has them.
+-- Entries from `first` to the head, as the log has them. For a few of them only: passed through Lua they cost six times
+-- as much as read directly.
 local function logged_since(first)
   if first > HEAD then return {} end
   return redis.call('XRANGE', LOG, first .. '-0', HEAD .. '-0')
@@ -58,6 +41,13 @@ end
 local function publish()
   redis.call('HSET', SESSION, 'head', HEAD)
   redis.call('PUBLISH', SESSION, GEN .. ' ' .. HEAD)
+end
+
+-- Note that the session was written to: `sessions` are its owner's, `idle` its partition's index.
+local function touch(sessions, idle, idle_ms)
+  redis.call('HSET', SESSION, 'updated_at', NOW)
+  redis.call('ZADD', sessions, NOW, session_id())
+  redis.call('ZADD', idle, NOW + idle_ms, string.sub(SESSION, 9))
 end
 
 -- The head of the queue becomes the active turn, with a lease that nobody has. A turn in the queue that has a nonce ran
@@ -92,23 +82,21 @@ end
 -- End a turn that never ran.
 local function seal_cancelled(turn, was, body)
   log_event('turn.done', turn, body)
-  return seal(turn, was, 'done', EMPTY_RECORD, 'turn.done', body)
+  seal(turn, was, 'done', EMPTY_RECORD, 'turn.done', body)
 end
 
 -- Store that a running or parked turn is to stop, and tell its holder: `body` is turn.cancelling's. Returns who was
 -- told (a node, or '') and the turn when nobody has it and somebody should take it, else ''.
 local function ask_to_stop(turn, by, body)
-  local key = turn_key(turn)
-  local t = redis.call('HMGET', key, 'state', 'nonce', 'node', 'cancel_by')
-  if not t[4] then
-    redis.call('HSET', key, 'cancel_by', by)
+  local t = redis.call('HMGET', turn_key(turn), 'nonce', 'node', 'cancel_by')
+  if not t[3] then
+    redis.call('HSET', turn_key(turn), 'cancel_by', by)
     log_event('turn.cancelling', turn, body)
   end
-  local due = tonumber(redis.call('ZSCORE', LEASES, member(turn)) or 0)
-  if t[2] == '' or due <= NOW then
+  if t[1] == '' or due_of(turn) <= NOW then
     redis.call('ZADD', LEASES, 0, member(turn))
     return '', turn
   end
-  redis.call('PUBLISH', 'tw:node:' .. t[3], member(turn) .. ' ' .. (t[4] or by))
-  return t[3], ''
+  redis.call('PUBLISH', 'tw:node:' .. t[2], member(turn) .. ' ' .. (t[3] or by))
+  return t[2], ''
 end

@@ -1,0 +1,5 @@
+"""`python -m turnwire` is `turnwire`."""
+
+from turnwire.cli import app
+
+app()

@@ -1,0 +1,87 @@
+"""Reading sessions: as a whole, along a branch, or from a cursor on.
+
+A script says where a session stands and which turns it has; entries are read beside it with XRANGE, because passed
+through Lua each would cost six times as much, and the store does nothing else meanwhile. Entries of one gen never
+change, so what is read a moment later is what the script saw, provided that the gen is still the same and none of them
+was trimmed: both are checked with each read, and otherwise all of it is read again.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from turnwire.core.entries import Logged
+from turnwire.core.log_values import LogRange, SessionKey, SessionView, StoredTurn, TurnKey
+from turnwire.ports import Failure
+from turnwire.stores.redis import scripts
+from turnwire.stores.redis.keys import session_keys
+from turnwire.stores.redis.link import Lane
+from turnwire.stores.redis.records import logged_of
+from turnwire.stores.redis.replies import range_of, stored_turns_of, view_of
+from turnwire.stores.redis.scripts import fresh_gen
+from turnwire.stores.redis.wire import Command
+
+TRIES: Final = 3
+"""How often a read starts anew because the log changed under it; it changes so once in a session's life or rarer."""
+
+ENTRIES_AT_ONCE: Final = 4_000
+"""Read in one command: the store answers nobody else for about 4 ms."""
+
+
+class SessionReads:
+    """`bytes_max` is what finished turns may weigh in one read; older ones are left out."""
+
+    def __init__(self, lane: Lane, *, bytes_max: int) -> None:
+        self._lane = lane
+        self._bytes_max = bytes_max
+
+    async def read_view(self, key: SessionKey, history: int) -> SessionView:
+        arguments = (fresh_gen(), history, self._bytes_max)
+        found = await self._whole(key, scripts.READ_VIEW.command(session_keys(key), arguments))
+        return SessionView(None, 0, 0, None, None) if found is None else view_of(*found)
+
+    async def read_branch(self, key: TurnKey, count_max: int) -> Sequence[StoredTurn]:
+        session = key.session_key
+        arguments = (fresh_gen(), key.turn, count_max, self._bytes_max)
+        found = await self._whole(session, scripts.READ_BRANCH.command(session_keys(session), arguments))
+        return () if found is None else stored_turns_of(found[0][3], found[1])
+
+    async def read_range(self, key: SessionKey, after_seq: int, count_max: int) -> LogRange:
+        place, raw = await self._look(key, max(after_seq, 1), "+", count_max + (after_seq > 0))
+        return range_of(place, after_seq, raw)
+
+    async def entries(self, key: SessionKey, gen: bytes, first: int, last: int) -> list[Logged] | None:
+        """Entries `first` to `last` of that gen; None when they are not there (any more)."""
+        found: list[Logged] = []
+        while first <= last:
+            place, raw = await self._look(key, first, f"{last}-0", ENTRIES_AT_ONCE)
+            some = logged_of(raw)
+            if not place or place[0] != gen or not some or some[0].seq != first:
+                return None
+            found += some
+            first = some[-1].seq + 1
+        return found
+
+    async def _whole(self, key: SessionKey, command: Command) -> tuple[Sequence[Any], list[Logged]] | None:
+        """The answer of a script that reads turns, and the entries of the unfinished ones among them."""
+        for _ in range(TRIES):
+            reply = await self._lane.one(command)
+            if not reply:
+                return None
+            gen, head, oldest = reply[:3]
+            entries = await self.entries(key, gen, oldest, head)
+            if entries is not None:
+                return reply, entries
+        raise Failure("store_away", f"the log changed {TRIES} times while it was read")
+
+    async def _look(
+        self, key: SessionKey, first: int, last: str, count_max: int
+    ) -> tuple[Sequence[Any], Sequence[Any]]:
+        """Where the session stands, and entries of its log as they are, in one step."""
+        keys = session_keys(key)
+        place, raw = await self._lane.transact(
+            [
+                scripts.LOOK_AT.command(keys, (fresh_gen(), "")),
+                ("XRANGE", f"{keys[0]}:log", f"{first}-0", last, "COUNT", count_max),
+            ]
+        )
+        return place, raw

@@ -1,0 +1,472 @@
+"""Whatever happens to a turn, its log reads well: one terminal, parts that end, and sums that are right."""
+
+import zlib
+from collections.abc import Callable, Sequence
+from itertools import product
+from typing import Any, get_args
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.core.generated import KINDS, few, properly, texts, validated
+from turnwire.core.context import estimated_tokens
+from turnwire.core.entries import Content, Delta, Entry, Event, Logged, UsageReport
+from turnwire.core.errors import describe, error_body
+from turnwire.core.framing import body_of, frame_of
+from turnwire.core.merge import merge_logged
+from turnwire.core.turn import (
+    RUNS_AGAIN_MAX,
+    TABLE,
+    Happening,
+    IllegalTurn,
+    State,
+    Turn,
+    cancelled_before_start,
+    takeover_of,
+)
+from turnwire_protocol.events import TERMINAL_TYPES
+from turnwire_protocol.values import FinishReason
+
+STATES: tuple[State, ...] = get_args(State)
+HAPPENINGS: tuple[Happening, ...] = get_args(Happening)
+ASKS = [{"request": "part-0", "kind": "tool_result", "detail": {"call": "c", "name": "n", "arguments": "{}"}}]
+
+# --- the table --------------------------------------------------------------------------------------------------------
+
+
+def fresh() -> Turn:
+    return Turn("t1", "m", began_ms=1_000)
+
+
+def turn_in(state: State) -> Turn:
+    turn = fresh()
+    if state == "accepted":
+        return turn
+    turn.start("m", 1)
+    if state in ("answering", "over"):
+        turn.content(Content(0, "text", "hi"), 1_010)
+    if state == "parked":
+        turn.park(ASKS)
+    if state == "over":
+        turn.done("stop", 1_020)
+    assert turn.state == state
+    return turn
+
+
+def make(turn: Turn, happening: Happening) -> Any:
+    acts: dict[Happening, Callable[[], Any]] = {
+        "start": lambda: turn.start("m2", turn.attempt_of_step + 1),
+        "retry": lambda: turn.retry(2, 10, "upstream_timeout"),
+        "content": lambda: turn.content(Content(0, "text", "more"), 2_000),
+        "park": lambda: turn.park(ASKS),
+        "answer": turn.answered,
+        "end": lambda: turn.done("stop", 2_000),
+    }
+    return acts[happening]()
+
+
+def everything_of(turn: Turn) -> dict[str, Any]:
+    known = {name: repr(value) for name, value in vars(turn).items() if name != "answer"}
+    return known | {"parts": turn.answer.as_parts(), "sums": turn.answer.summaries(), "bytes": turn.answer.bytes}
+
+
+@pytest.mark.parametrize(("state", "happening"), sorted(TABLE))
+def test_what_stands_in_the_table_leads_where_it_says(state: State, happening: Happening) -> None:
+    turn = turn_in(state)
+    make(turn, happening)
+    assert turn.state == TABLE[state, happening]
+
+
+@pytest.mark.parametrize(("state", "happening"), sorted(set(product(STATES, HAPPENINGS)) - TABLE.keys()))
+def test_what_does_not_stand_in_the_table_is_illegal_and_changes_nothing(state: State, happening: Happening) -> None:
+    turn = turn_in(state)
+    before = everything_of(turn)
+    with pytest.raises(IllegalTurn, match=f"turn t1: {happening} while {state}"):
+        make(turn, happening)
+    assert everything_of(turn) == before
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_a_failure_ends_a_turn_in_any_state_but_the_last(state: State) -> None:
+    turn = turn_in(state)
+    before = everything_of(turn)
+    if state == "over":
+        with pytest.raises(IllegalTurn):
+            turn.failed(describe("internal"))
+        assert everything_of(turn) == before
+    else:
+        assert turn.failed(describe("internal"))[-1] == turn_error(turn)
+        assert turn.state == "over"
+
+
+def turn_error(turn: Turn) -> Event:
+    error = describe("internal").model_dump(exclude_none=True)
+    body = {"error": error, "usage": turn.usage(), "partial": not turn.answer.empty, "parts": turn.answer.summaries()}
+    return Event("turn.error", "t1", orjson.dumps(body))
+
+
+def test_the_table_keeps_the_laws_that_stand_above_it() -> None:
+    to: dict[Happening, set[State]] = {name: {a for a, b in TABLE if b == name} for name in HAPPENINGS}
+    assert "over" not in {state for state, _ in TABLE}  # 1
+    assert {following for (_, name), following in TABLE.items() if name == "end"} == {"over"}  # 1
+    assert to["content"] == {"started", "answering"}  # 2
+    assert to["retry"].isdisjoint({"answering", "parked", "over"})  # 3
+    assert to["start"].isdisjoint({"answering", "parked", "over"})  # 3
+    assert {name for state, name in TABLE if state == "parked"} == {"answer", "end"}  # 4
+    assert to["end"] == set(STATES) - {"over"}  # 5
+
+
+# --- any legal life ---------------------------------------------------------------------------------------------------
+
+
+class Life:
+    """One turn that is told what happens, with the log that it writes, and its facts kept a second time.
+
+    The writer may be lost at any moment: then another one folds the log and goes on.
+    """
+
+    def __init__(self, draw: Callable[[st.SearchStrategy[Any]], Any]) -> None:
+        self.draw = draw
+        self.turn = fresh()
+        self.logged: list[Logged] = []
+        self.now_ms = 1_000
+        self.step_parts: list[str] = []
+        """Kinds of the parts of this step, in the order of their first delta."""
+        self.open_parts: set[int] = set()
+        self.base = 0
+        self.step = 0
+        self.attempts_of_step = 0
+        self.starts: list[tuple[int, int, str]] = []
+        self.waiting: list[str] = []
+        self.first_token_ms: int | None = None
+        self.inherited = False
+
+    def log(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            seq = len(self.logged) + 1
+            if isinstance(entry, Event):
+                entry.at = 1_700_000_000_000 + seq
+            self.logged.append(Logged(seq, seq, entry))
+
+    def start(self) -> None:
+        if self.turn.state == "accepted":
+            self.step += 1
+            self.attempts_of_step = 0
+            self.base += len(self.step_parts)
+            self.step_parts, self.open_parts = [], set()
+        self.attempts_of_step += 1
+        model = self.draw(st.sampled_from(["m", "m2"]))
+        self.starts.append((self.step, self.attempts_of_step, model))
+        self.log([self.turn.start(model, self.attempts_of_step)])
+
+    def retry(self) -> None:
+        self.log([self.turn.retry(self.attempts_of_step + 1, 500, "upstream_unavailable")])
+
+    def content(self) -> None:
+        self.now_ms += self.draw(st.integers(0, 50))
+        part = self.draw(st.sampled_from([*sorted(self.open_parts), len(self.step_parts)]))
+        first = part == len(self.step_parts)
+        if first:
+            self.step_parts.append(self.draw(st.sampled_from(KINDS)))
+            self.open_parts.add(part)
+        kind: Any = self.step_parts[part]
+        call = "c" if first and kind == "tool_call" else None
+        last = self.draw(st.booleans())
+        if last:
+            self.open_parts.discard(part)
+        text = self.draw(texts)
+        if self.first_token_ms is None and not self.inherited:
+            self.first_token_ms = self.now_ms - 1_000
+        delta = self.turn.content(Content(part, kind, text, call, call, last), self.now_ms)
+        assert delta == Delta("t1", self.base + part, kind, text, call, call, last)
+        self.log([delta])
+
+    def park(self) -> None:
+        self.waiting = [f"r{number}" for number in range(self.draw(st.integers(1, 3)))]
+        self.log(self.turn.park([{**ASKS[0], "request": request} for request in self.waiting]))
+
+    def answer(self) -> None:
+        request = self.draw(st.sampled_from(self.waiting))
+        self.waiting.remove(request)
+        self.log([Event("turn.responded", "t1", orjson.dumps({"request": request, "by": "ann"}))])
+        if not self.waiting:
+            self.turn.answered()
+
+    def end(self) -> None:
+        self.now_ms += 5
+        if self.draw(st.booleans()):
+            reason: FinishReason = self.draw(st.sampled_from(get_args(FinishReason)))
+            stopped = self.draw(st.sampled_from([None, True, False]))
+            self.log(self.turn.done(reason, self.now_ms, upstream_stopped=stopped))
+        else:
+            self.log(self.turn.failed(error_body("node_lost", "It went away.")))
+
+    def hand_over(self) -> None:
+        heir = fresh()
+        heir.fold(merge_logged(self.logged) if self.draw(st.booleans()) else self.logged)
+        same_known(heir, self.turn)
+        if heir.state == "answering":
+            self.turn = heir
+            self.end()
+        self.turn = heir
+        self.inherited = True
+
+    def live(self) -> None:
+        choices: dict[State, list[Callable[[], None]]] = {
+            "accepted": [self.start],
+            "started": [self.start, self.retry, self.content, self.content, self.park],
+            "answering": [self.content, self.content, self.content, self.park],
+            "parked": [self.answer],
+        }
+        for _ in range(self.draw(st.integers(0, 25))):
+            if self.turn.state != "over":
+                rare = [self.hand_over] if self.draw(st.integers(0, 9)) == 7 else []
+                self.draw(st.sampled_from(rare or choices[self.turn.state]))()
+        if self.turn.state != "over":
+            self.end()
+
+
+def same_known(one: Turn, other: Turn) -> None:
+    """Both know the same of their turn, but for times and tokens, which are their writer's own."""
+    assert (one.state, one.step, one.attempts) == (other.state, other.step, other.attempts)
+    assert (one.attempt_of_step, one.model) == (other.attempt_of_step, other.model)
+    assert one.answer.summaries() == other.answer.summaries()
+    assert one.record() == other.record()
+
+
+@st.composite
+def lives(draw: st.DrawFn) -> Life:
+    life = Life(draw)
+    life.live()
+    return life
+
+
+def deltas_of(life: Life) -> list[Delta]:
+    return [piece.entry for piece in life.logged if isinstance(piece.entry, Delta)]
+
+
+@properly
+@given(lives())
+def test_every_life_ends_with_its_one_terminal(life: Life) -> None:
+    kinds = [piece.entry.type for piece in life.logged if isinstance(piece.entry, Event)]
+    assert [kind in TERMINAL_TYPES for kind in kinds] == [False] * (len(kinds) - 1) + [True]
+    assert isinstance(life.logged[-1].entry, Event)
+    assert life.turn.state == "over"
+
+
+@properly
+@given(lives())
+def test_the_terminal_sums_up_the_texts_that_were_sent(life: Life) -> None:
+    whole: dict[int, tuple[str, bytes]] = {}
+    for delta in deltas_of(life):
+        kind, said = whole.get(delta.part, (delta.kind, b""))
+        assert kind == delta.kind
+        whole[delta.part] = (kind, said + delta.text.encode())
+    terminal = frame_of("s", life.logged[-1])
+    assert terminal["parts"] == [
+        {"part": part, "kind": kind, "bytes": len(said), "crc32": zlib.crc32(said)}
+        for part, (kind, said) in whole.items()
+    ]
+    if terminal["type"] == "turn.error":
+        assert terminal["partial"] is bool(whole)
+    else:
+        assert terminal["attempts"] == len(life.starts)
+        assert terminal["model"] == (life.starts[-1][2] if life.starts else "m")
+        assert terminal["duration_ms"] == life.now_ms - 1_000
+        if not life.inherited:
+            assert terminal["first_token_ms"] == life.first_token_ms
+
+
+@properly
+@given(lives())
+def test_parts_are_numbered_in_the_order_they_begin_and_each_ends_once(life: Life) -> None:
+    deltas = deltas_of(life)
+    assert list(dict.fromkeys(delta.part for delta in deltas)) == list(range(len({delta.part for delta in deltas})))
+    for part in {delta.part for delta in deltas}:
+        of_part = [delta for delta in deltas if delta.part == part]
+        assert [delta.last for delta in of_part] == [False] * (len(of_part) - 1) + [True]
+
+
+@properly
+@given(lives())
+def test_every_part_has_ended_before_the_turn_waits_or_ends(life: Life) -> None:
+    still_open: set[int] = set()
+    for entry in (piece.entry for piece in life.logged):
+        if isinstance(entry, Delta):
+            (still_open.discard if entry.last else still_open.add)(entry.part)
+        elif entry.type in ("turn.asked", "turn.done", "turn.error"):
+            assert not still_open
+
+
+@properly
+@given(lives())
+def test_steps_and_their_attempts_are_counted_from_one_whoever_writes(life: Life) -> None:
+    started = [frame_of("s", piece) for piece in life.logged if frame_of("s", piece)["type"] == "turn.started"]
+    assert [(frame["step"], frame["attempt"], frame["model"]) for frame in started] == life.starts
+
+
+@properly
+@given(lives())
+def test_every_frame_of_a_life_is_what_its_model_says(life: Life) -> None:
+    for piece in life.logged:
+        validated(frame_of("s", piece))
+
+
+@properly
+@given(lives(), st.data())
+def test_whoever_folds_the_log_knows_what_its_writer_knew(life: Life, data: st.DataObject) -> None:
+    heir = fresh()
+    heir.fold(data.draw(st.sampled_from([life.logged, merge_logged(life.logged)])))
+    same_known(heir, life.turn)
+    for happening in HAPPENINGS:
+        with pytest.raises(IllegalTurn):
+            make(heir, happening)
+
+
+# --- what else it says ------------------------------------------------------------------------------------------------
+
+
+def test_a_step_that_another_node_began_goes_on_behind_the_parts_of_earlier_steps() -> None:
+    life = turn_in("started")
+    log: list[Entry] = [life.content(Content(0, "text", "first"), 1_010), *life.park(ASKS)]
+    log += [Event("turn.responded", "t1", b'{"request":"part-0","by":"ann"}')]
+    log += [Event("turn.started", "t1", b'{"step":2,"attempt":1,"model":"m"}')]
+    heir = fresh()
+    heir.fold([Logged(seq, seq, entry) for seq, entry in enumerate(log, 1)])
+    heir.start("m", heir.attempt_of_step + 1)
+    assert heir.step == 2
+    assert heir.content(Content(0, "text", "second"), 1_050).part == 1
+
+
+def test_an_ask_is_stored_with_its_request_where_the_store_can_read_it() -> None:
+    turn = turn_in("started")
+    (asked,) = turn.park(ASKS)
+    assert isinstance(asked, Event)
+    assert asked.fields == {"request": "part-0"}
+    assert body_of(asked) == {"kind": "tool_result", "detail": ASKS[0]["detail"]}
+
+
+@pytest.mark.parametrize(
+    ("stopped", "field"), [(None, {}), (True, {"upstream_stopped": True}), (False, {"upstream_stopped": False})]
+)
+def test_whether_the_provider_was_stopped_is_said_only_where_it_was_tried(
+    stopped: bool | None, field: dict[str, bool]
+) -> None:
+    terminal = turn_in("answering").done("cancelled", 2_000, upstream_stopped=stopped)[-1]
+    assert isinstance(terminal, Event)
+    assert {name: value for name, value in body_of(terminal).items() if name == "upstream_stopped"} == field
+
+
+def test_a_clock_that_began_later_makes_no_negative_duration() -> None:
+    terminal = fresh().done("stop", 900)[-1]
+    assert isinstance(terminal, Event)
+    assert body_of(terminal)["duration_ms"] == 0
+
+
+def test_the_final_record_holds_the_answers_parts() -> None:
+    turn = turn_in("over")
+    assert orjson.loads(turn.record()) == {"parts": [{"part": 0, "kind": "text", "text": "hi", "last": True}]}
+
+
+def test_a_turn_that_was_cancelled_before_it_ran_cost_nothing() -> None:
+    frame = frame_of("s", Logged(2, 2, Event("turn.done", "t1", cancelled_before_start("m"), at=5)))
+    model = validated(frame)
+    assert (model.finish_reason, model.model, model.attempts, model.parts) == ("cancelled", "m", 0, [])
+    assert (model.usage.input_tokens, model.usage.output_tokens, model.usage.estimated) == (0, 0, False)
+
+
+# --- usage ------------------------------------------------------------------------------------------------------------
+
+counts = st.integers(0, 10_000)
+reports = st.builds(UsageReport, counts, counts, st.none() | counts, st.none() | counts)
+steps = st.lists(st.tuples(st.lists(counts, max_size=2), st.lists(reports, max_size=3), texts), max_size=4)
+
+
+@properly
+@given(steps)
+def test_usage_is_the_providers_word_where_every_step_has_it_and_else_a_marked_estimate(
+    told: list[tuple[list[int], list[UsageReport], str]],
+) -> None:
+    turn = fresh()
+    for number, (guesses, said, text) in enumerate(told):
+        if number:
+            turn.park(ASKS)
+            turn.answered()
+        for guess in guesses[:1]:
+            turn.asked_for(guess)
+        turn.start("m", 1)
+        for guess in guesses[1:]:  # a fallback's, in place of the first model's
+            turn.asked_for(guess)
+        turn.content(Content(0, "text", text), 1_010)
+        for report in said:
+            turn.used(report)
+    usage = turn.usage()
+    final = [said[-1] for _, said, _ in told if said]
+    estimated = not told or len(final) < len(told)
+    inputs, outputs = sum(one.input_tokens for one in final), sum(one.output_tokens for one in final)
+    if estimated:
+        inputs = max(inputs, sum(guesses[-1] for guesses, _, _ in told if guesses))
+        outputs = max(outputs, estimated_tokens("".join(text for _, _, text in told)))
+    assert usage.pop("estimated") is estimated
+    assert (usage.pop("input_tokens"), usage.pop("output_tokens")) == (inputs, outputs)
+    for name in ("cached_input_tokens", "reasoning_tokens"):
+        known = [getattr(one, name) for one in final if getattr(one, name) is not None]
+        assert usage.pop(name, None) == (sum(known) if known else None)
+    assert usage == {}
+
+
+def test_an_answer_that_failed_half_way_has_its_usage_estimated_from_what_was_sent() -> None:
+    turn = fresh()
+    turn.asked_for(20)
+    turn.start("m", 1)
+    turn.content(Content(0, "text", "nine more"), 1_010)
+    terminal = turn.failed(describe("truncated"))[-1]
+    assert isinstance(terminal, Event)
+    assert body_of(terminal)["usage"] == {"input_tokens": 20, "output_tokens": 3, "estimated": True}
+
+
+# --- taking over ------------------------------------------------------------------------------------------------------
+
+
+@few
+@given(
+    st.sampled_from([state for state in STATES if state != "over"]),
+    st.sampled_from(["queued", "running", "parked"]),
+    st.sampled_from([None, "ann", ""]),
+    st.integers(0, 4),
+)
+def test_a_stored_cancel_is_carried_out_whatever_else_is_true(
+    state: State, stored: Any, cancel_by: str | None, takes: int
+) -> None:
+    assert (takeover_of(turn_in(state), stored, cancel_by, takes) == "cancelled") is (cancel_by is not None)
+
+
+@pytest.mark.parametrize(
+    ("state", "stored", "takes", "becomes"),
+    [
+        ("accepted", "queued", 0, "queue_expired"),
+        ("accepted", "queued", 9, "queue_expired"),
+        ("parked", "parked", 0, "input_expired"),
+        ("parked", "parked", 9, "input_expired"),
+        # A queued turn whose time has come: its first run.
+        ("accepted", "running", 0, "run"),
+        # Its node went away before the first byte: once more, and not twice.
+        ("accepted", "running", RUNS_AGAIN_MAX, "run"),
+        ("started", "running", RUNS_AGAIN_MAX, "run"),
+        ("accepted", "running", RUNS_AGAIN_MAX + 1, "node_lost"),
+        ("started", "running", RUNS_AGAIN_MAX + 1, "node_lost"),
+        # After the first byte never.
+        ("answering", "running", 0, "node_lost"),
+        ("answering", "running", 1, "node_lost"),
+    ],
+)
+def test_an_overdue_turn_is_run_again_only_before_its_first_byte_and_once(
+    state: State, stored: Any, takes: int, becomes: str
+) -> None:
+    assert takeover_of(turn_in(state), stored, None, takes) == becomes
+
+
+def test_a_request_that_took_two_nodes_down_is_not_given_to_a_third() -> None:
+    assert RUNS_AGAIN_MAX == 1

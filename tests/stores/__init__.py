@@ -1,0 +1,1 @@
+"""The contract of ports.SessionLog, held to real stores."""
