@@ -132,7 +132,7 @@ class Verifier:
         self._answers.settle(frame)
 
     def _on_error(self, frame: Frame) -> None:
-        asked = self._answers.settle(frame)
+        asked = self._answers.settle_error(frame)
         code = frame["error"]["code"]
         if asked is None:
             self._last_words = "ANSWER-4"
@@ -149,8 +149,6 @@ class Verifier:
 
     def _on_ack(self, frame: Frame) -> None:
         asked = self._answers.settle(frame)
-        if asked is None:
-            raise TypeError("only an error answers nothing")
         check_ack(asked, frame)
         session = asked.session
         if asked.name == "session.close":
@@ -223,13 +221,11 @@ class Verifier:
         self._end_snapshot()
 
     def _asked_to_open(self, frame: Frame) -> Asked | None:
-        """What a session.opened answers: a session.open, a turn.create, or None."""
+        """What a session.opened answers: a session.open, a turn.create, or None where it comes unasked."""
         session = frame["session"]
         if "reply_to" in frame or (session in self._readers and self._answers.waits_to_open(session)):
             return self._answers.settle(frame)
         if session in self._readers:
-            if frame["mode"] != "snapshot":
-                raise RuleBroken("OPEN-2", f"session {session} is open and gets a replay unasked")
             return None
         asked = self._answers.opens(session)
         if asked is None:
@@ -237,15 +233,17 @@ class Verifier:
         return self._answers.settle(frame) if isinstance(asked.command, SessionOpen) else asked
 
     def _check_replay(self, frame: Frame, asked: Asked | None) -> None:
-        place = (frame["gen"], frame["seq"], frame["turn"])
+        session, place = frame["session"], (frame["gen"], frame["seq"], frame["turn"])
+        if asked is None:
+            raise RuleBroken("OPEN-2", f"session {session} is open and gets a replay unasked")
         if frame["turns"]:
-            raise RuleBroken("SNAP-1", f"a replay of session {frame['session']} has {frame['turns']} snapshots")
-        if asked is not None and isinstance(asked.command, SessionOpen):
-            after = asked.command.after
-            if after is None or place != (after.gen, after.seq, after.turn):
-                raise RuleBroken("RESUME-1", f"session {frame['session']} is replayed from {place}")
-        elif asked is not None:
+            raise RuleBroken("SNAP-1", f"a replay of session {session} has {frame['turns']} snapshots")
+        if not isinstance(asked.command, SessionOpen):
             asked.opened_at = frame["seq"]
+            return
+        after = asked.command.after
+        if after is None or place != (after.gen, after.seq, after.turn):
+            raise RuleBroken("RESUME-1", f"session {session} is replayed from {place}")
 
     def _on_snapshot(self, frame: Frame) -> None:
         if self._snapshot is None:
@@ -272,7 +270,10 @@ class Verifier:
 def check_shape(frame: Frame) -> None:
     """Whether a server frame fits its schema, absent fields being absent. Raises RuleBroken."""
     try:
+        JSON.encode(frame)
         event: Value = _events.validate_python(frame)
+    except TypeError as error:  # a lone surrogate, or a value that is none of JSON's
+        raise RuleBroken("FRAME-1", f"a server frame cannot be written: {error}") from None
     except ValidationError as error:
         fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(str(step) for step in fault["loc"])

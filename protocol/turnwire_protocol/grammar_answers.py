@@ -103,8 +103,21 @@ class Answers:
     def expect(self, asked: Asked) -> None:
         self._waiting.append(asked)
 
-    def settle(self, frame: Frame) -> Asked | None:
-        """What the frame answers; None for an error that answers nothing. Raises RuleBroken."""
+    def settle(self, frame: Frame) -> Asked:
+        """What the frame answers. Raises RuleBroken."""
+        asked = self._find(frame)
+        if asked is None:
+            raise RuleBroken("ANSWER-1", f"{frame['type']} answers nothing that was asked")
+        return asked
+
+    def settle_error(self, frame: Frame) -> Asked | None:
+        """What an error answers; None where that is nothing. Raises RuleBroken."""
+        asked = self._find(frame)
+        if asked is not None and asked.codes is not None and frame["error"]["code"] not in asked.codes:
+            raise RuleBroken(asked.rule, f"{asked.name} is answered with {frame['error']['code']}")
+        return asked
+
+    def _find(self, frame: Frame) -> Asked | None:
         kind, reply_to = frame["type"], frame.get("reply_to")
         candidates = [asked for asked in self._waiting if asked.reply_to == reply_to]
         if reply_to is not None and not candidates:
@@ -112,19 +125,14 @@ class Answers:
             raise RuleBroken("ANSWER-2", f"{kind} in reply to {reply_to}, which {why}")
         fitting = [asked for asked in candidates if asked.takes(kind)]
         chosen = next((asked for asked in fitting if asked.is_named_by(frame)), None)
-        if chosen is None and reply_to is not None:
-            if not fitting:
-                raise RuleBroken(candidates[0].rule, f"{kind} answers {candidates[0].name} {reply_to}")
+        if chosen is not None:
+            self._waiting.remove(chosen)
+            if reply_to is not None:
+                self._answered.add(reply_to)
+        elif reply_to is not None and fitting:
             raise RuleBroken("ANSWER-3", f"{kind} in reply to {reply_to} speaks of another session or turn")
-        if chosen is None:
-            if kind == "error":
-                return None
-            raise RuleBroken("ANSWER-1", f"{kind} answers nothing that was asked")
-        self._waiting.remove(chosen)
-        if reply_to is not None:
-            self._answered.add(reply_to)
-        if kind == "error" and chosen.codes is not None and frame["error"]["code"] not in chosen.codes:
-            raise RuleBroken(chosen.rule, f"{chosen.name} is answered with {frame['error']['code']}")
+        elif reply_to is not None:
+            raise RuleBroken(candidates[0].rule, f"{kind} answers {candidates[0].name} {reply_to}")
         return chosen
 
     def opens(self, session: str) -> Asked | None:

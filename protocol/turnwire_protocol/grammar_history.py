@@ -86,9 +86,8 @@ class Reader:
         log = self.log
         if log is None:
             raise RuleBroken("OPEN-1", f"session {self.session} has no gen, but seq {frame['seq']} comes")
-        kind, seq = frame["type"], frame["seq"]
-        first_seq = self._continues(frame)
-        turn = None
+        kind, seq, turn = frame["type"], frame["seq"], None
+        self._check_place(log, frame)
         if kind == "session.deleted":
             self._delete(log, frame)
         elif kind == "session.updated":
@@ -96,10 +95,8 @@ class Reader:
         else:
             turn = frame["turn"]
             self._follow(log, turn, frame)
-        if kind == "turn.delta":
-            self._check_merged(log, turn, first_seq, seq)
-        elif log.events.setdefault(seq, frame) != frame:
-            raise RuleBroken("SEQ-2", f"session {self.session} gen {self.gen} had another frame at seq {seq}")
+        if kind != "turn.delta":
+            log.events[seq] = frame
         self.seq = seq
         if self.complete:
             self._compare(log, Stop(turn, self.states))
@@ -115,14 +112,20 @@ class Reader:
 
     # --- within ---------------------------------------------------------------------------------------------------
 
-    def _continues(self, frame: Frame) -> int:
-        seq = frame["seq"]
+    def _check_place(self, log: Log, frame: Frame) -> None:
+        """Whether the frame continues the cursor, and is what others were sent there."""
+        kind, seq = frame["type"], frame["seq"]
         first_seq = frame.get("first_seq", seq)
-        if "first_seq" in frame and (frame["type"] != "turn.delta" or first_seq >= seq):
-            raise RuleBroken("DELTA-1", f"{frame['type']} of seq {seq} has first_seq {first_seq}")
+        if "first_seq" in frame and (kind != "turn.delta" or first_seq >= seq):
+            raise RuleBroken("DELTA-1", f"{kind} of seq {seq} has first_seq {first_seq}")
         if first_seq != self.seq + 1:
             raise RuleBroken("SEQ-1", f"session {self.session}: seq {first_seq} comes behind {self.seq}")
-        return first_seq
+        if log.events.get(seq, frame) != frame:
+            raise RuleBroken("SEQ-2", f"session {self.session} gen {self.gen} had another frame at seq {seq}")
+        for place in range(first_seq, seq):
+            stop = log.stops.get(place)
+            if place in log.events or (stop is not None and stop.turn != frame["turn"]):
+                raise RuleBroken("DELTA-2", f"the delta of seqs {first_seq} to {seq} hides another frame at {place}")
 
     def _follow(self, log: Log, turn: str, frame: Frame) -> None:
         kind, seq = frame["type"], frame["seq"]
@@ -177,14 +180,6 @@ class Reader:
         acked = self.acked.get(turn, seq)
         if acked != seq:
             raise RuleBroken("ANSWER-3", f"turn {turn} was acknowledged at seq {acked} and is accepted at {seq}")
-
-    def _check_merged(self, log: Log, turn: str | None, first_seq: int, seq: int) -> None:
-        if seq in log.events:
-            raise RuleBroken("SEQ-2", f"session {self.session} gen {self.gen} had another frame at seq {seq}")
-        for place in range(first_seq, seq):
-            stop = log.stops.get(place)
-            if place in log.events or (stop is not None and stop.turn != turn):
-                raise RuleBroken("DELTA-2", f"the delta of seqs {first_seq} to {seq} hides another frame at {place}")
 
     def _compare(self, log: Log, stop: Stop) -> None:
         known = log.stops.setdefault(self.seq, stop)

@@ -18,7 +18,6 @@ def test_every_failure_is_told_in_one_plain_sentence(kind: FailureKind) -> None:
     assert message.isascii() and message.isprintable()
     # A brace or a percent sign would be a template that nobody filled in; the rest smells of exceptions and addresses.
     assert not set(message) & set("{}%<>[]_\\/:@")
-    assert kind not in message or kind.isalpha()
     assert not any(word in message for word in ("Error", "Exception", "Traceback", "None", "http"))
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
+import orjson
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from tests.core.generated import deltas, histories, properly
 from turnwire.core.entries import Delta, Event, Logged
 from turnwire.core.merge import MERGED_CHARS_MAX, join, may_join, merge_logged
+from turnwire_protocol.limits import SNAPSHOT_BYTES_MAX
 
 Heard = dict[tuple[str, int], list[object]]
 
@@ -69,22 +71,28 @@ def test_nothing_is_left_that_could_be_joined_so_merging_again_changes_nothing(l
             assert not may_join(before.entry, after.entry)
 
 
-@properly
-@given(histories)
-def test_merging_is_joining_one_after_another_what_may_be_joined(logged: list[Logged]) -> None:
-    by_hand: list[Logged] = []
+def joined_by_hand(logged: Sequence[Logged]) -> list[Logged]:
+    """Merged as the journal does it: each entry joins the one before it, if it may."""
+    merged: list[Logged] = []
     for piece in logged:
-        newest = by_hand[-1] if by_hand else None
+        newest = merged[-1] if merged else None
         if (
             newest is not None
             and isinstance(newest.entry, Delta)
             and isinstance(piece.entry, Delta)
             and may_join(newest.entry, piece.entry)
         ):
-            by_hand[-1] = Logged(piece.seq, newest.first_seq, join(newest.entry, piece.entry))
+            merged[-1] = Logged(piece.seq, newest.first_seq, join(newest.entry, piece.entry))
         else:
-            by_hand.append(piece)
-    assert merge_logged(logged) == by_hand
+            merged.append(piece)
+    return merged
+
+
+@properly
+@given(histories)
+@example([Logged(seq, seq, Delta("t", 0, "text", "a", last=seq == 2)) for seq in range(1, 5)])
+def test_a_cursor_that_lags_and_a_journal_that_waits_merge_alike(logged: list[Logged]) -> None:
+    assert merge_logged(logged) == joined_by_hand(logged)
 
 
 @properly
@@ -123,21 +131,31 @@ def test_an_event_in_between_keeps_deltas_apart() -> None:
     assert merge_logged(logged) == logged
 
 
+sizes_about_the_bound = st.one_of(
+    st.integers(0, 2), st.integers(MERGED_CHARS_MAX // 2 - 1, MERGED_CHARS_MAX // 2 + 1), st.just(MERGED_CHARS_MAX + 1)
+)
+
+
 @properly
-@given(st.lists(st.integers(0, MERGED_CHARS_MAX + 2), max_size=12))
+@given(st.lists(sizes_about_the_bound, max_size=8))
 @example([MERGED_CHARS_MAX, 0, 0, 1])
 @example([MERGED_CHARS_MAX + 1, 0])
-@example([1, MERGED_CHARS_MAX])
+@example([1, MERGED_CHARS_MAX, MERGED_CHARS_MAX - 1, 1])
 def test_a_merged_delta_is_bounded_and_none_ends_sooner_than_it_must(sizes: list[int]) -> None:
     logged = [Logged(seq, seq, Delta("t", 0, "text", "x" * size)) for seq, size in enumerate(sizes, 1)]
     merged = merge_logged(logged)
-    lengths = [len(piece.entry.text) for piece in merged if isinstance(piece.entry, Delta)]
-    assert sum(lengths) == sum(sizes)
-    assert all(
-        length <= MERGED_CHARS_MAX or piece.first_seq == piece.seq
-        for piece, length in zip(merged, lengths, strict=True)
-    )
-    assert merge_logged(merged) == merged
+    lengths = [sum(sizes[piece.first_seq - 1 : piece.seq]) for piece in merged]
+    assert [len(piece.entry.text) for piece in merged if isinstance(piece.entry, Delta)] == lengths
+    for number, piece in enumerate(merged):
+        assert lengths[number] <= MERGED_CHARS_MAX or piece.first_seq == piece.seq
+        if number + 1 < len(merged):
+            assert lengths[number] + sizes[piece.seq] > MERGED_CHARS_MAX
+    assert joined_by_hand(logged) == merged
+
+
+def test_the_bound_keeps_a_merged_delta_far_below_the_largest_frame() -> None:
+    dearest_char_bytes = len(orjson.dumps("\x00")) - 2
+    assert MERGED_CHARS_MAX * dearest_char_bytes < SNAPSHOT_BYTES_MAX
 
 
 def test_a_run_of_thousands_becomes_one_entry_with_the_whole_text() -> None:

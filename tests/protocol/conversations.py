@@ -172,7 +172,7 @@ class Log:
                 turn.pending = [ask for ask in turn.pending if ask["request"] != frame["request"]]
                 turn.state = "parked" if turn.pending else "running"
             elif kind in ("turn.done", "turn.error"):
-                turn.state, turn.terminal = kind.removeprefix("turn."), frame
+                turn.state, turn.terminal, turn.pending = kind.removeprefix("turn."), frame, []
         return turns
 
     def _summaries(self, turn: str) -> list[Json]:

@@ -17,7 +17,7 @@ def decoded(*chunks: bytes) -> list[tuple[str, str]]:
     for chunk in chunks:
         events.extend(decoder.feed(chunk))
     events.extend(decoder.end())
-    return [(event.name, event.data) for event in events]
+    return events
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def make_overdue(server: StoreServer, turn: TurnKey) -> None:
 
 
 def drop_replies(lane: Lane) -> None:
-    """Cut the lane's connection when the next reply comes in: the store has done what it was asked, and nobody knows."""
+    """Cut the lane's connection when the next reply comes in: the store did what it was asked, and nobody knows."""
     wire = lane._wire
     assert wire is not None
     wire.data_received = lambda data: wire.close()

@@ -193,12 +193,10 @@ class Transcript:
         return [Broken(known.id, reason)]
 
     def _opened(self, known: Session, frame: Frame, now_ms: int) -> list[Effect]:
-        if known.waiting_for is not None:
-            if frame.get("reply_to") != known.waiting_for:
-                return []
-            known.waiting_for = None
-        elif known.broken is not None:
+        # None answers None too: a session.opened that nobody asked for, while none is awaited.
+        if frame.get("reply_to") != known.waiting_for or known.broken is not None:
             return []
+        known.waiting_for = None
         known.staged = None
         if frame["mode"] == "replay":
             if (frame["gen"], frame["seq"]) != (known.gen, known.seq):

@@ -32,8 +32,9 @@ from turnwire_protocol.values import Limits
 FEATURES: Final = ("resume", "queue", "interrupt", "edit", "regenerate", "respond")
 
 WAITING_COMMANDS_MAX: Final = 64
-REFUSED_IN_A_ROW_MAX: Final = 200
-"""A client that goes on through so many refusals is not going to stop by itself."""
+REFUSALS_MAX: Final = 200
+REFUSALS_PER_S: Final = 10
+"""A client that goes on through so many refusals, faster than this, is not going to stop by itself."""
 
 BURST_S: Final = 2
 """The buckets hold two seconds' worth, so that a page that opens many sessions at once is not refused."""
@@ -123,7 +124,7 @@ class Connection:
         frames, size = greeting.limits.frames_per_s, greeting.limits.bytes_per_s
         self._frames = Bucket.full(frames, frames * BURST_S, now_ms)
         self._bytes = Bucket.full(size, max(size * BURST_S, limits.COMMAND_BYTES_MAX), now_ms)
-        self._refused_in_a_row = 0
+        self._refusals = Bucket.full(REFUSALS_PER_S, REFUSALS_MAX, now_ms)
 
     # --- what comes in --------------------------------------------------------------------------------------------
 
@@ -155,7 +156,7 @@ class Connection:
             self.phase = "closed"
         wait_ms = self._frames.take(1, now_ms)
         if wait_ms and refusal.close is None:
-            return self._refuse_for_rate(None, refusal.reply_to, wait_ms)
+            return self._refuse_for_rate(None, refusal.reply_to, wait_ms, now_ms)
         frame = error_frame(refusal.code, refusal.message, reply_to=refusal.reply_to)
         return [Send(frame)] if refusal.close is None else [Send(frame), Close(refusal.close)]
 
@@ -255,14 +256,10 @@ class Connection:
 
     def _limited(self, command: AnyCommand, size: int, now_ms: int) -> list[Effect] | None:
         wait_ms = self._frames.take(1, now_ms) or self._bytes.take(size, now_ms)
-        if wait_ms == 0:
-            self._refused_in_a_row = 0
-            return None
-        return self._refuse_for_rate(command, command.id, wait_ms)
+        return self._refuse_for_rate(command, command.id, wait_ms, now_ms) if wait_ms else None
 
-    def _refuse_for_rate(self, command: AnyCommand | None, reply_to: str | None, wait_ms: int) -> list[Effect]:
-        self._refused_in_a_row += 1
-        if self._refused_in_a_row > REFUSED_IN_A_ROW_MAX:
+    def _refuse_for_rate(self, command: AnyCommand | None, reply_to: str | None, wait_ms: int, now_ms: int) -> list[Effect]:
+        if self._refusals.take(1, now_ms):
             return self.fail(CloseCode.RATE_LIMITED, "rate_limited", "too many frames", command)
         frame = error_frame(
             "rate_limited", "too many frames or bytes", command=command, reply_to=reply_to, retry_after_ms=wait_ms

@@ -115,18 +115,18 @@ class OpenAIChatDecoder:
     # --- one frame ------------------------------------------------------------------------------------------------
 
     def _take(self, frame: ServerSentEvent, events: list[ProviderEvent]) -> None:
-        if frame.data.startswith("[DONE]"):
+        name, data = frame
+        if data.startswith("[DONE]"):
             self._done(events)
             return
-        value = self._parsed(frame.data)
+        value = self._parsed(data)
         if value is None:
             return
-        _refuse_errors(frame.name, value)
+        _refuse_errors(name, value)
         choices = value.get("choices")
         if isinstance(choices, list):
             for choice in cast("list[Any]", choices):
-                # A client may have asked for several answers (`n`); the first one is the turn's.
-                if isinstance(choice, dict) and cast("dict[str, Any]", choice).get("index") in (0, None):
+                if isinstance(choice, dict):
                     self._take_choice(cast("dict[str, Any]", choice), events)
         usage = value.get("usage") or _inside(value.get("x_groq"), "usage")
         if isinstance(usage, dict):
@@ -145,6 +145,9 @@ class OpenAIChatDecoder:
         raise Failure("malformed", "a frame that is no JSON object")
 
     def _take_choice(self, choice: dict[str, Any], events: list[ProviderEvent]) -> None:
+        if choice.get("index"):
+            # One answer beside the first, which is the turn's.
+            return
         delta = choice.get("delta")
         if isinstance(delta, dict):
             self._take_delta(cast("dict[str, Any]", delta), events)

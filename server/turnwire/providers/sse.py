@@ -10,7 +10,7 @@ the stream: no line end can be inside a character of UTF-8, also not of a broken
 """
 
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Final
 
 from turnwire.ports import Failure
 
@@ -20,11 +20,8 @@ EVENT_BYTES_MAX: Final = 1_048_576
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
-class ServerSentEvent(NamedTuple):
-    name: str
-    """`message` unless the stream said otherwise."""
-    data: str
-    """Never empty; broken UTF-8 in it was replaced by U+FFFD."""
+ServerSentEvent = tuple[str, str]
+"""Name (`message` unless the stream said otherwise) and data (never empty, broken UTF-8 replaced by U+FFFD)."""
 
 
 class EventDecoder:
@@ -56,9 +53,12 @@ class EventDecoder:
             self._pieces.clear()
             self._pieces_bytes = 0
         for line in lines:
-            event = self._take(line)
-            if event is not None:
-                yield event
+            if line:
+                self._take(line)
+            else:
+                event = self._dispatch()
+                if event is not None:
+                    yield event
         if rest:
             self._pieces.append(rest)
             self._pieces_bytes += len(rest)
@@ -68,10 +68,11 @@ class EventDecoder:
         """The event that the stream ended in the middle of, if there is anything of one."""
         line = b"".join(self._pieces)
         self._pieces.clear()
-        for last in (line, b""):
-            event = self._take(last)
-            if event is not None:
-                yield event
+        if line:
+            self._take(line)
+        event = self._dispatch()
+        if event is not None:
+            yield event
 
     def _with_plain_line_ends(self, chunk: bytes) -> bytes:
         """Every CR LF and CR as LF. A CR counts at once; should its LF come with the next chunk, that is dropped."""
@@ -81,16 +82,15 @@ class EventDecoder:
         self._after_cr = self._after_cr or chunk.endswith(b"\r")
         return chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
-    def _take(self, line: bytes) -> ServerSentEvent | None:
+    def _take(self, line: bytes) -> None:
+        """A line that is not blank."""
         self._check_line(len(line))
         if not self._begun:
             self._begun = True
             line = line.removeprefix(_BYTE_ORDER_MARK)
-        if not line:
-            return self._dispatch()
         if line.startswith(b"data: "):
             self._add(line[6:])
-            return None
+            return
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if name == b"data":
@@ -101,7 +101,6 @@ class EventDecoder:
             # llama.cpp before September 2025: the line says that the stream failed, and how, in JSON.
             self._name = "error"
             self._add(value)
-        return None
 
     def _add(self, value: bytes) -> None:
         self._data.append(value)
@@ -110,15 +109,16 @@ class EventDecoder:
             raise Failure("malformed", f"an event of more than {self._event_bytes_max} bytes")
 
     def _dispatch(self) -> ServerSentEvent | None:
+        self._begun = True
         if not self._data:
             self._name = "message"
             return None
         data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
-        event = ServerSentEvent(self._name, data.decode("utf-8", "replace"))
+        event = self._name, data.decode("utf-8", "replace")
         self._name = "message"
         self._data.clear()
         self._data_bytes = 0
-        return event if event.data else None
+        return event if event[1] else None
 
     def _check_line(self, line_bytes: int) -> None:
         if line_bytes > self._line_bytes_max:

@@ -187,25 +187,31 @@ class _Step:
         total_at = self._began + self._deadlines.total / 1000
         async with _ContentTimer(request.deadlines, total_at) as timer, model.provider.stream(request) as batches:
             async for batch in batches:
-                finish = await self._pass_on(batch, timer)
+                finish = batch[-1] if batch and isinstance(batch[-1], Finish) else None
+                passed = batch if finish is None else batch[:-1]
+                if passed:
+                    timer.hold()
+                    if await self._pass_on(passed):
+                        timer.begin_anew()
+                    else:
+                        timer.go_on()
                 if finish is not None:
                     return finish
         raise Failure("truncated", "the provider's events ended without a finish")
 
-    async def _pass_on(self, batch: Sequence[ProviderEvent], timer: "_ContentTimer") -> Finish | None:
-        """Everything but the finish goes to the sink."""
-        finish = batch[-1] if batch and isinstance(batch[-1], Finish) else None
-        passed = batch if finish is None else batch[:-1]
-        if passed:
-            has_content = any(isinstance(event, Content) for event in passed)
-            self._final = self._final or has_content
-            timer.stop()
-            with self._telling():
-                await self._sink.events(passed)
-            if has_content:
-                timer.begin_anew()
-            timer.go_on()
-        return finish
+    async def _pass_on(self, batch: Sequence[ProviderEvent]) -> bool:
+        """To the sink; whether there was content in it."""
+        has_content = False
+        for event in batch:
+            if isinstance(event, Content):
+                has_content = self._final = True
+                break
+        try:
+            await self._sink.events(batch)
+        except BaseException:
+            self._final = self._sink_raised = True
+            raise
+        return has_content
 
     @contextmanager
     def _telling(self) -> Generator[None]:
@@ -219,8 +225,8 @@ class _Step:
 class _ContentTimer:
     """Ends its context with a Failure when content does not come in time.
 
-    Time between `stop` and `go_on` is the sink's and not the model's. Only the total deadline runs on in it, to strike
-    when the sink is done.
+    Between `hold` and what follows it the sink has the time, not the model. Only the total deadline runs on there, to
+    strike when the sink is done.
     """
 
     def __init__(self, deadlines: Deadlines, total_at: float) -> None:
@@ -231,8 +237,9 @@ class _ContentTimer:
         self._timeout = asyncio.timeout(None)
         self._kind: Literal["timeout_first_content", "timeout_idle"] = "timeout_first_content"
         self._allowed_s = deadlines.first_content / 1000
+        self._idle_s = deadlines.idle / 1000
         self._since = self._loop.time()
-        self._stopped_at: float | None = None
+        self._held_at: float | None = None
         self._handle: asyncio.TimerHandle | None = None
         self._handle_at = 0.0
         self._rang = False
@@ -253,26 +260,32 @@ class _ContentTimer:
                 raise Failure("timeout_total", f"no end within {self._deadlines.total} ms") from late
             raise Failure(self._kind, f"no content for {round(self._allowed_s * 1000)} ms") from late
 
-    def stop(self) -> None:
-        self._stopped_at = self._loop.time()
+    def hold(self) -> None:
+        self._held_at = self._loop.time()
         if self._rang:
             # In the same moment there was something after all.
             self._rang = False
             self._timeout.reschedule(None)
 
-    def go_on(self) -> None:
-        if self._stopped_at is not None:
-            self._since += self._loop.time() - self._stopped_at
-            self._stopped_at = None
-        if self._handle is None or self._due() < self._handle_at:
-            self._set()
-
     def begin_anew(self) -> None:
         """There was content: from now on the idle deadline counts."""
         self._kind = "timeout_idle"
-        self._allowed_s = self._deadlines.idle / 1000
+        self._allowed_s = self._idle_s
         self._since = self._loop.time()
-        self._stopped_at = None
+        self._held_at = None
+        self._look()
+
+    def go_on(self) -> None:
+        """There was none: the time before counts on."""
+        if self._held_at is not None:
+            self._since += self._loop.time() - self._held_at
+            self._held_at = None
+        self._look()
+
+    def _look(self) -> None:
+        """A timer that rings too early is no harm, one that rings too late is."""
+        if self._handle is None or self._due() < self._handle_at:
+            self._set()
 
     def _due(self) -> float:
         return min(self._since + self._allowed_s, self._total_at)
@@ -289,7 +302,7 @@ class _ContentTimer:
 
     def _ring(self) -> None:
         self._handle = None
-        if self._stopped_at is not None:
+        if self._held_at is not None:
             return
         if self._loop.time() < self._due():
             self._set()

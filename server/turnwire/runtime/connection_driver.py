@@ -218,6 +218,7 @@ class ConnectionDriver:
 
     async def _open(self, command: SessionOpen) -> None:
         history = self._limits.history if command.history is None else command.history
+        await self._sender.openings_sent()
         cursor, feed = await self._join(command.session, history)
         opening = await self._backend.open(cursor.key, command.after, history, command.id)
         self._push(OpenCursor(cursor, feed, opening))
@@ -226,6 +227,7 @@ class ConnectionDriver:
         if command.session in self._cursors:
             created = await self._backend.create_turn(self._core.user, self._core.user, command)
         else:
+            await self._sender.openings_sent()
             # The cursor is put on the session first, so that nothing of the turn has to be read back for it.
             cursor, feed = await self._join(command.session, self._limits.history)
             try:

@@ -105,6 +105,13 @@ class Sender:
         self._outbox: deque[Frame | OpenCursor | Close] = deque()
         self._dirty: dict[Cursor, None] = {}
         self._wake = asyncio.Event()
+        self._no_opening = asyncio.Event()
+        self._no_opening.set()
+
+    async def openings_sent(self) -> None:
+        """Wait until no opening is left to send: a snapshot may be large, so a client that does not read has one at
+        most. Returns also when the connection ends."""
+        await self._no_opening.wait()
 
     def push(self, item: Frame | OpenCursor | Close) -> bool:
         """Put something into the outbox. False when it is full: the client sends but does not read, so it is closed;
@@ -113,6 +120,8 @@ class Sender:
         if not whole:
             self._outbox.clear()
             item = Close(CloseCode.TOO_SLOW)
+        if isinstance(item, OpenCursor):
+            self._no_opening.clear()
         self._outbox.append(item)
         self._wake.set()
         return whole
@@ -140,13 +149,17 @@ class Sender:
                         return
                     if isinstance(item, OpenCursor):
                         await self._open(item)
+                        self._no_opening.set()
                     else:
                         await self._transmit([self._codec.encode(item)])
                 for cursor in list(self._dirty):
-                    if self._dirty.pop(cursor, self) is None:
+                    if cursor in self._dirty:  # not forgotten while others were served
+                        del self._dirty[cursor]
                         await self._advance(cursor)
         except Gone:
             return
+        finally:
+            self._no_opening.set()
 
     # --- cursors --------------------------------------------------------------------------------------------------
 

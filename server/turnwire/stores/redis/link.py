@@ -191,9 +191,7 @@ class Lane:
 
     async def run(self, commands: Sequence[Command]) -> list[Reply]:
         """Replies in order: values, StoreError, or LOST. Raises Failure("store_away") when nothing was sent."""
-        wire = self._wire
-        if wire is None or wire.lost:
-            wire = await self._connected()
+        wire = await self._connected()
         replies = await wire.call(commands)
         for index, reply in enumerate(replies):
             if isinstance(reply, StoreError):
@@ -204,17 +202,15 @@ class Lane:
         """The reply to one command. Raises Failure for every answer that is none."""
         return _definite((await self.run((command,)))[0])
 
-    async def transact(self, commands: Sequence[Command]) -> list[Reply]:
-        """Replies to commands that were carried out in one step. Raises Failure for every answer that is none."""
-        whole: list[Command] = [("MULTI",), *commands, ("EXEC",)]
-        replies = _definite((await self.run(whole))[-1])
+    async def in_order(self, commands: Sequence[Command]) -> list[Reply]:
+        """Replies to commands that only read, carried out one after the other. Raises Failure for an answer that is
+        none. Where a script was not known, all of them are sent again, so that none comes out of its turn."""
+        wire = await self._connected()
+        replies = await wire.call(commands)
         if any(isinstance(reply, StoreError) and reply.code == "NOSCRIPT" for reply in replies):
-            await self.run(load_commands())
-            replies = _definite((await self.run(whole))[-1])
-        for reply in replies:
-            if isinstance(reply, StoreError):
-                raise failure_of(reply)
-        return replies
+            loads = load_commands()
+            replies = (await wire.call([*loads, *commands]))[len(loads) :]
+        return [_definite(reply) for reply in replies]
 
     async def aclose(self) -> None:
         if self._connecting is not None:
@@ -238,6 +234,8 @@ class Lane:
 
     async def _connected(self) -> Wire:
         """All callers wait for the same attempt, which goes on when one of them is cancelled."""
+        if self._wire is not None and not self._wire.lost:
+            return self._wire
         if self._connecting is None:
             self._connecting = asyncio.create_task(self._link.connect(self._purpose), name=f"store {self._purpose}")
             self._connecting.add_done_callback(self._on_connected)

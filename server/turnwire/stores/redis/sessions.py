@@ -2,8 +2,9 @@
 
 A script says where a session stands and which turns it has; entries are read beside it with XRANGE, because passed
 through Lua each would cost six times as much, and the store does nothing else meanwhile. Entries of one gen never
-change, so what is read a moment later is what the script saw, provided that the gen is still the same and none of them
-was trimmed: both are checked with each read, and otherwise all of it is read again.
+change, so what is read a moment later is what the script saw, provided that the gen is the same before and after and
+that none of them was trimmed. Both are checked, and otherwise all of it is read again. (A transaction would save the
+second look at the gen, but a full store refuses transactions, and must still be readable.)
 """
 
 from collections.abc import Sequence
@@ -46,16 +47,21 @@ class SessionReads:
         return () if found is None else stored_turns_of(found[0][3], found[1])
 
     async def read_range(self, key: SessionKey, after_seq: int, count_max: int) -> LogRange:
-        place, raw = await self._look(key, max(after_seq, 1), "+", count_max + (after_seq > 0))
-        return range_of(place, after_seq, raw)
+        for _ in range(TRIES):
+            found = await self._look(key, max(after_seq, 1), count_max + (after_seq > 0))
+            if found is not None:
+                return range_of(found[0], after_seq, found[1])
+        raise _changed()
 
     async def entries(self, key: SessionKey, gen: bytes, first: int, last: int) -> list[Logged] | None:
         """Entries `first` to `last` of that gen; None when they are not there (any more)."""
         found: list[Logged] = []
         while first <= last:
-            place, raw = await self._look(key, first, f"{last}-0", ENTRIES_AT_ONCE)
-            some = logged_of(raw)
-            if not place or place[0] != gen or not some or some[0].seq != first:
+            seen = await self._look(key, first, min(ENTRIES_AT_ONCE, last - first + 1))
+            if seen is None or not seen[0] or seen[0][0] != gen:
+                return None
+            some = logged_of(seen[1])
+            if not some or some[0].seq != first:
                 return None
             found += some
             first = some[-1].seq + 1
@@ -71,17 +77,24 @@ class SessionReads:
             entries = await self.entries(key, gen, oldest, head)
             if entries is not None:
                 return reply, entries
-        raise Failure("store_away", f"the log changed {TRIES} times while it was read")
+        raise _changed()
 
     async def _look(
-        self, key: SessionKey, first: int, last: str, count_max: int
-    ) -> tuple[Sequence[Any], Sequence[Any]]:
-        """Where the session stands, and entries of its log as they are, in one step."""
+        self, key: SessionKey, first: int, count_max: int
+    ) -> tuple[Sequence[Any], Sequence[Sequence[Any]]] | None:
+        """Where the session stands, and entries from `first` to its head; None when its gen changed between the two."""
         keys = session_keys(key)
-        place, raw = await self._lane.transact(
-            [
-                scripts.LOOK_AT.command(keys, (fresh_gen(), "")),
-                ("XRANGE", f"{keys[0]}:log", f"{first}-0", last, "COUNT", count_max),
-            ]
-        )
-        return place, raw
+        look = scripts.LOOK_AT.command(keys, (fresh_gen(), ""))
+        read = ("XRANGE", f"{keys[0]}:log", f"{first}-0", "+", "COUNT", count_max)
+        before, raw, after = await self._lane.in_order([look, read, look])
+        if not before:
+            return before, ()
+        if not after or after[0] != before[0]:
+            return None
+        # Others may have appended between the look and the read.
+        known = max(0, before[1] - first + 1)
+        return before, raw[:known]
+
+
+def _changed() -> Failure:
+    return Failure("store_away", f"the log changed {TRIES} times while it was read")

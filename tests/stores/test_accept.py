@@ -1,0 +1,182 @@
+"""accept_turn: states, parents, queues, interrupts, cancels that came first, trimming."""
+
+import pytest
+
+from tests.stores.conftest import LIMITS
+from tests.stores.making import SESSION, append, batch, entries_of, key, request, sealing, text, types
+from tests.stores.server import StoreServer
+from turnwire.core.entries import Event
+from turnwire.core.log_values import SessionKey
+from turnwire.stores.redis.log import RedisSessionLog
+
+
+async def test_a_first_turn_makes_its_session(log: RedisSessionLog) -> None:
+    accepted = await log.accept_turn(request())
+
+    assert (accepted.result, accepted.seq, accepted.parent) == ("running", 1, None)
+    assert len(accepted.gen) == 22
+    (logged,) = accepted.logged
+    assert isinstance(logged.entry, Event)
+    assert logged.entry.fields == {"parent": "", "state": "running"}
+    assert logged.entry.body == request().body
+    assert accepted.logged == await entries_of(log)
+
+
+async def test_the_same_nonce_gets_the_same_answer_and_another_a_duplicate(log: RedisSessionLog) -> None:
+    first = await log.accept_turn(request())
+    queued = await log.accept_turn(request(key("t2"), on_busy="queue"))
+
+    assert await log.accept_turn(request()) == first
+    assert await log.accept_turn(request(key("t2"), on_busy="queue")) == queued
+    again = await log.accept_turn(request(nonce="another"))
+    assert (again.result, again.seq, again.logged) == ("duplicate", 1, [])
+    assert (await log.accept_turn(request(nonce="another", digest="else"))).result == "conflict"
+    assert len(await entries_of(log)) == 2
+
+
+async def test_a_turn_is_a_duplicate_after_its_end_too(log: RedisSessionLog) -> None:
+    await log.accept_turn(request())
+    await append(log, sealing())
+
+    assert (await log.accept_turn(request(nonce="another"))).result == "duplicate"
+
+
+async def test_parents_are_the_leaf_none_or_one_that_exists(log: RedisSessionLog) -> None:
+    for turn, parent, expected in (
+        ("t1", "leaf", None),
+        ("t2", "leaf", "t1"),
+        ("t3", ("t1",), "t1"),
+        ("t4", "root", None),
+        ("t5", "leaf", "t4"),
+    ):
+        accepted = await log.accept_turn(request(key(turn), parent=parent))
+        assert (accepted.result, accepted.parent) == ("running", expected)
+        await append(log, sealing(key(turn)))
+
+    refused = await log.accept_turn(request(key("t6"), parent=("nobody",)))
+    assert refused.result == "no_parent"
+    elsewhere = SessionKey("alice", "s2").turn("t1")
+    assert (await log.accept_turn(request(elsewhere, parent=("t1",)))).result == "no_parent"
+
+
+async def test_a_busy_session_rejects_or_queues_up_to_its_bound(log: RedisSessionLog, server: StoreServer) -> None:
+    await log.accept_turn(request())
+    before = server.contents()
+    assert (await log.accept_turn(request(key("t2")))).result == "busy"
+    assert server.contents() == before
+
+    for number in range(LIMITS.queue_turns_max):
+        accepted = await log.accept_turn(request(key(f"q{number}"), on_busy="queue"))
+        assert accepted.result == "queued"
+        assert accepted.logged[0].entry.fields["state"] == "queued"  # type: ignore[union-attr]
+    before = server.contents()
+    assert (await log.accept_turn(request(key("q9"), on_busy="queue"))).result == "queue_full"
+    assert server.contents() == before
+
+
+@pytest.mark.parametrize("on_busy", ["reject", "queue", "interrupt"])
+async def test_on_busy_means_nothing_in_a_quiet_session(log: RedisSessionLog, on_busy: str) -> None:
+    accepted = await log.accept_turn(request(on_busy=on_busy))
+
+    assert (accepted.result, accepted.interrupted, accepted.next) == ("running", None, None)
+
+
+async def test_interrupt_ends_the_queue_asks_the_active_turn_and_waits(log: RedisSessionLog) -> None:
+    await log.accept_turn(request())
+    for turn in ("t2", "t3"):
+        await log.accept_turn(request(key(turn), on_busy="queue"))
+
+    accepted = await log.accept_turn(request(key("t4"), on_busy="interrupt"))
+
+    assert (accepted.result, accepted.interrupted, accepted.next) == ("queued", "t1", None)
+    assert types(accepted.logged) == [
+        ("turn.done", "t2"),
+        ("turn.done", "t3"),
+        ("turn.cancelling", "t1"),
+        ("turn.accepted", "t4"),
+    ]
+    assert accepted.logged[0].entry.body == request().cancelled_body  # type: ignore[union-attr]
+    assert accepted.logged[2].entry.body == b'{"by":"alice"}'  # type: ignore[union-attr]
+    assert await log.accept_turn(request(key("t4"), on_busy="interrupt")) == accepted
+    sealed = await append(log, sealing())
+    assert (sealed.cancel_by, sealed.next) == ("alice", "t4")
+
+
+async def test_a_second_interrupt_asks_the_active_turn_no_second_time(log: RedisSessionLog) -> None:
+    await log.accept_turn(request())
+    await log.accept_turn(request(key("t2"), on_busy="interrupt"))
+
+    accepted = await log.accept_turn(request(key("t3"), on_busy="interrupt"))
+
+    assert types(accepted.logged) == [("turn.done", "t2"), ("turn.accepted", "t3")]
+
+
+async def test_interrupting_a_turn_that_nobody_runs_names_it_to_be_taken(log: RedisSessionLog) -> None:
+    await log.accept_turn(request())
+    await log.accept_turn(request(key("t2"), on_busy="queue"))
+    assert (await append(log, sealing())).next == "t2"
+
+    accepted = await log.accept_turn(request(key("t3"), on_busy="interrupt"))
+
+    assert (accepted.interrupted, accepted.next) == ("t2", "t2")
+    assert (await log.take_turn(key("t2"), "n")).cancel_by == "alice"
+
+
+@pytest.mark.parametrize("busy", [True, False])
+async def test_a_turn_whose_cancel_came_first_is_accepted_and_over_at_once(log: RedisSessionLog, busy: bool) -> None:
+    if busy:
+        await log.accept_turn(request(key("t0")))
+    assert (await log.cancel_turn(key(), "alice", "")).result == "pending"
+
+    accepted = await log.accept_turn(request())
+
+    assert accepted.result == "sealed"
+    assert types(accepted.logged) == [("turn.accepted", "t1"), ("turn.done", "t1")]
+    assert await log.accept_turn(request()) == accepted
+    assert (await log.accept_turn(request(nonce="another"))).result == "duplicate"
+    assert (await append(log, batch())).result == "fenced"
+    view = await log.read_view(SESSION, 5)
+    assert [turn.state for turn in view.turns] == (["running", "done"] if busy else ["done"])
+    assert (await log.accept_turn(request(key("t2")))).result == ("busy" if busy else "running")
+
+
+async def test_nothing_is_made_in_a_deleted_session(log: RedisSessionLog, server: StoreServer) -> None:
+    await log.accept_turn(request())
+    await log.accept_turn(request(key("t2"), on_busy="queue"))
+
+    assert await log.delete_session(SESSION) is True
+    left = server.contents()
+    assert await log.delete_session(SESSION) is False
+    assert (await log.accept_turn(request())).result == "deleted"
+    assert (await log.accept_turn(request(key("t9")))).result == "deleted"
+    assert (await log.renew_leases([(key(), "nonce-t1")]))[0].result == "gone"
+    assert (await log.take_turn(key(), "n")).result == "missing"
+    assert (await log.cancel_turn(key(), "alice", "")).result == "already_done"
+    assert (await log.respond_turn(key(), "r", "alice", b"1")).result == "not_found"
+    assert server.contents() == left
+    assert list(left) == ["tw:{47}:alice:s1:deleted"]
+
+
+async def test_a_long_log_is_cut_when_a_turn_begins_in_a_quiet_session(log: RedisSessionLog) -> None:
+    await log.accept_turn(request())
+    await append(log, batch(entries=text(key(), *"a" * 40)))
+    await log.accept_turn(request(key("t2"), on_busy="queue"))
+    assert (await log.read_view(SESSION, 5)).floor == 0
+    await append(log, sealing(counter=40))
+    await log.take_turn(key("t2"), "n2")
+    await append(log, sealing(key("t2"), nonce="n2"))
+    head = (await log.read_view(SESSION, 5)).head
+
+    await log.accept_turn(request(key("t3")))
+
+    view = await log.read_view(SESSION, 5)
+    assert view.floor == head - LIMITS.log_entries_keep + 1
+    assert (view.head, view.turn_at_head) == (head + 1, "t3")
+    assert [(turn.turn, turn.state) for turn in view.turns] == [("t1", "done"), ("t2", "done"), ("t3", "running")]
+    assert view.turns[0].accepted.seq == 1
+    assert view.turns[0].accepted.entry.body == request().body  # type: ignore[union-attr]
+    place = await log.read_range(SESSION, view.floor, 100)
+    assert place.at_known
+    assert [entry.seq for entry in place.entries] == list(range(view.floor + 1, head + 2))
+    lost = await log.read_range(SESSION, view.floor - 2, 100)
+    assert (lost.at_known, lost.entries) == (False, [])
