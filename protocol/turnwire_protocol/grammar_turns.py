@@ -80,7 +80,8 @@ def _started(state: TurnState, frame: Frame) -> TurnState:
     if state.phase == "parked":
         raise RuleBroken("ASK-2", f"{_at(frame)}: a step starts while a request is open")
     if state.step is not None and state.attempt is not None:
-        again = step == state.step and attempt > state.attempt
+        # A turn that has asked goes on with another step.
+        again = step == state.step and attempt > state.attempt and state.phase != "waiting"
         if not again and (step, attempt) != (state.step + 1, 1):
             raise RuleBroken(
                 "TURN-3", f"{_at(frame)}: step {step} attempt {attempt} after {state.step} and {state.attempt}"

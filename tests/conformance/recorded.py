@@ -144,7 +144,7 @@ class Player:
     async def _connect(self) -> Peer:
         protocols = [Subprotocol(self._codec.subprotocol)]
         socket = await connect(self._url, subprotocols=protocols, max_size=None, compression=None)
-        return Peer(socket, self._codec, Verifier(self._history))
+        return Peer(socket, self._codec, Verifier(self._history, codec=self._codec))
 
     async def _expect(self, peer: Peer, line: dict[str, Any]) -> None:
         if "closed" in line:

@@ -84,7 +84,13 @@ class Log:
         return self.append("turn.cancelling", turn, by="ann")
 
     def done(self, turn: str, finish_reason: str = "stop", **more: Any) -> Json:
-        fields = {"finish_reason": finish_reason, "usage": USAGE, "model": "m", "attempts": 1, "first_token_ms": None}
+        fields: Json = {
+            "finish_reason": finish_reason,
+            "usage": USAGE,
+            "model": "m",
+            "attempts": 1,
+            "first_token_ms": None,
+        }
         fields.update(duration_ms=5, parts=self._summaries(turn))
         return self.append("turn.done", turn, **{**fields, **more})
 
@@ -104,7 +110,8 @@ class Log:
         self.accepted(turn)
         self.started(turn)
         for number, text in enumerate(texts, 1):
-            self.delta(turn, text, **({"last": True} if number == len(texts) else {}))
+            last: Json = {"last": True} if number == len(texts) else {}
+            self.delta(turn, text, **last)
         self.done(turn)
 
     # --- reading --------------------------------------------------------------------------------------------------

@@ -45,7 +45,9 @@ def fault(name: str, frame: dict[str, Any], says: str, code: ErrorCode = "bad_fr
 
 
 def pack(value: Any) -> bytes:
-    return msgpack.packb(value)
+    packed = msgpack.packb(value)
+    assert packed is not None
+    return packed
 
 
 SIZE = limits.COMMAND_BYTES_MAX - 8

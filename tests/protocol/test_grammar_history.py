@@ -384,7 +384,7 @@ KNOWN: dict[str, tuple[str, list[Json]]] = {
 @pytest.mark.parametrize(("name", "rule", "shown"), [(name, *what) for name, what in KNOWN.items()], ids=KNOWN)
 def test_a_snapshot_of_a_log_that_was_read_is_compared_with_it(name: str, rule: str, shown: list[Json]) -> None:
     opened = {**OPENED, "turns": len(shown)}
-    wanted = {"history": 1} if name == "more turns than wanted" else {}
+    wanted: Json = {"history": 1} if name == "more turns than wanted" else {}
     assert rule_of(greeted() + client(opens(**wanted)) + server(opened, *shown), read(busy_log())) == rule
 
 

@@ -83,6 +83,11 @@ def test_different_questions_get_different_answers_and_earlier_turns_are_counted
     assert "number **" not in demo_answer(asking("one").messages)
 
 
+def test_images_are_counted() -> None:
+    image: dict[str, object] = {"type": "image", "media_type": "image/png", "data": "aGk="}
+    assert "2 image(s)" in demo_answer([Message("user", ({"type": "text", "text": "look"}, image, image))])
+
+
 async def test_error_before_fails_before_the_first_byte_and_may_be_tried_again() -> None:
     with pytest.raises(Failure) as failure:
         async with Demo("error-before").stream(asking("hi")):

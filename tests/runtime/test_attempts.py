@@ -19,7 +19,7 @@ from turnwire.ports import Deadlines, Failure, Model, Provider, StepRequest
 from turnwire.providers.demo import Demo
 from turnwire.providers.http_stream import HttpStream
 from turnwire.providers.openai_chat import OpenAIChat
-from turnwire.runtime.attempts import RetryPolicy, StepSink, run_step
+from turnwire.runtime.attempts import RetryPolicy, StepSink, _ContentTimer, run_step
 from turnwire_protocol.codes import ErrorCode
 
 HURRIED = RetryPolicy(wait_first_ms=1, wait_ms_max=4)
@@ -457,6 +457,16 @@ async def test_a_deadline_still_strikes_after_a_long_wait_in_the_sink() -> None:
     began = time.monotonic()
     assert (await failure_of(step(Scripted([[A], forever]), sink=Slow()))).kind == "timeout_idle"
     assert 0.44 < time.monotonic() - began < 2
+
+
+async def test_content_in_the_very_moment_of_its_deadline_is_in_time() -> None:
+    async with _ContentTimer(replace(SHORT, first_content=1), asyncio.get_running_loop().time() + 5) as timer:
+        time.sleep(0.005)  # noqa: ASYNC251 - the deadline passes, and nothing else
+        timer._ring()
+        timer.hold()
+        timer.begin_anew()
+        for _ in range(5):
+            await asyncio.sleep(0)
 
 
 async def test_a_cancel_is_a_cancel_also_while_waiting_to_try_again() -> None:

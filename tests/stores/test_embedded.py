@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from tests.stores.making import SESSION, append, request, sealing
 from tests.stores.server import binaries
@@ -40,8 +42,12 @@ def _short_sockets(path: Path) -> list[Path]:
 
 
 def _pid(socket: Path) -> int:
-    with redis.Redis(unix_socket_path=str(socket)) as client:
+    with redis.Redis(unix_socket_path=str(socket), retry=Retry(NoBackoff(), 0)) as client:
         return client.info("server")["process_id"]  # type: ignore[index]
+
+
+def _mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
 
 
 @asynccontextmanager
@@ -62,6 +68,8 @@ async def node(directory: Path) -> AsyncIterator[asyncio.subprocess.Process]:
 
 
 async def leave(process: asyncio.subprocess.Process) -> str:
+    assert process.stdin is not None
+    process.stdin.close()
     async with asyncio.timeout(20):
         said, _ = await process.communicate()
     return said.decode().strip()
@@ -69,8 +77,8 @@ async def leave(process: asyncio.subprocess.Process) -> str:
 
 async def test_it_starts_a_private_store_that_keeps_what_it_is_given(directory: Path) -> None:
     store = await start_embedded(directory)
-    assert directory.stat().st_mode & 0o777 == 0o700
-    assert (directory / "redis.sock").stat().st_mode & 0o077 == 0
+    assert _mode(directory) == 0o700
+    assert _mode(directory / "redis.sock") & 0o077 == 0
     assert store.described.startswith(("embedded Redis 7", "embedded Valkey"))
     assert "AOF everysec" in store.described
     assert store.described.endswith("redis.sock")
@@ -231,7 +239,7 @@ async def test_a_server_that_ends_at_once_is_quoted(tmp_path: Path, monkeypatch:
 async def test_a_server_that_cannot_be_run_is_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "find_binary", lambda: tmp_path / "nowhere")
 
-    with pytest.raises(StartError, match="cannot be started: .*nowhere: No such file"):
+    with pytest.raises(StartError, match=r"cannot be started: .*nowhere: No such file"):
         await start_embedded(tmp_path / "data")
 
 
@@ -246,6 +254,10 @@ async def test_a_server_that_never_answers_is_given_up(tmp_path: Path, monkeypat
         await place.ensure()
 
     assert place.alive()
+    _kill_child(place)
+
+
+def _kill_child(place: embedded._Place) -> None:
     assert place._child is not None
     os.kill(place._child, signal.SIGKILL)
     os.waitpid(place._child, 0)
@@ -268,8 +280,7 @@ async def test_a_stop_that_does_not_finish_keeps_nobody_waiting_for_ever(
 ) -> None:
     monkeypatch.setattr(embedded, "STOP_MS", 50)
     monkeypatch.setattr(embedded, "ANSWER_MS", 50)
-    directory.mkdir()
-    lock = embedded._opened(directory / "nodes.lock")
+    lock = embedded._opened(embedded._made(directory) / "nodes.lock")
     try:
         assert embedded._locked(lock, embedded.fcntl.LOCK_EX)
         with pytest.raises(StartError, match="is stopping the store"):

@@ -25,10 +25,10 @@ class NodeProcess:
         self.process = process
         self.folder = folder
         self.banner = banner
-        found = re.search(r"http://127\.0\.0\.1:(\d+)", banner)
+        found = re.search(r"open (http://127\.0\.0\.1:(\d+))", banner)
         assert found is not None, banner
-        self.port = int(found[1])
-        self.http_url = found[0]
+        self.port = int(found[2])
+        self.http_url = found[1]
         self.url = f"ws://127.0.0.1:{self.port}/v1/ws"
         self._reading = asyncio.create_task(_swallow(process.stdout))
 

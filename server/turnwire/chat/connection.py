@@ -215,6 +215,8 @@ class ChatConnection:
             self._set_status("connecting", "")
             began_at = time.monotonic()
             code, reason = await self._live_once(welcomed)
+            if self.status == "closed":
+                return
             if not welcomed.done():
                 self._stop(code, reason)
                 refused = code != ABNORMAL and not may_reconnect(code)

@@ -59,11 +59,11 @@ def endpoint_of(address: str) -> str:
 
     Raises Unreachable when it means none.
     """
-    parts = urlsplit(address if "://" in address else f"ws://{address}")
     try:
-        known = parts.scheme in _SCHEMES and bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:  # a port that is no number, or beyond 65535
-        known = False
+        parts = urlsplit(address if "://" in address else f"ws://{address}")
+        known = parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, or half an IPv6 address
+        parts, known = urlsplit(""), False
     if not known:
         raise Unreachable(f"{address} is no address of a server; one looks like ws://127.0.0.1:8000{ENDPOINT}.")
     path = parts.path if parts.path.strip("/") else ENDPOINT

@@ -1,0 +1,49 @@
+"""A chat client whose every frame passes the grammar verifier."""
+
+from typing import Any, Literal
+
+from turnwire.chat.connection import ChatConnection
+from turnwire_protocol.codec import JSON, MSGPACK
+from turnwire_protocol.grammar import History, Verifier
+from turnwire_protocol.rules import RuleBroken
+
+
+class Watched:
+    """`chat` is the client. `history` may be shared by several clients of one user.
+
+    A broken rule is kept in `broken`, because a callback's exception would only end the client's connection; call
+    `check` at the end.
+    """
+
+    def __init__(self, url: str, *, codec: Literal["json", "msgpack"] = "json", history: History | None = None) -> None:
+        self.history = History() if history is None else history
+        self.broken: list[RuleBroken] = []
+        self.frames = 0
+        self.connections = 0
+        self._codec = JSON if codec == "json" else MSGPACK
+        self._verifier = Verifier(self.history, codec=self._codec)
+        # A client that was cut off comes back at once: what is tested is the resume, not the wait before it.
+        self.chat = ChatConnection(
+            url, codec=codec, backoff=lambda _tries: 0.0, on_frame=self._on_frame, on_status=self._on_status
+        )
+
+    def check(self) -> None:
+        """Raise the first rule that was broken."""
+        if self.broken:
+            raise self.broken[0]
+        self._verifier.finish()
+
+    def _on_status(self, status: str, _reason: str) -> None:
+        if status == "connecting":
+            self.connections += 1
+            self._verifier = Verifier(self.history, codec=self._codec)
+
+    def _on_frame(self, sender: Literal["client", "server"], frame: dict[str, Any]) -> None:
+        self.frames += sender == "server"
+        try:
+            if sender == "client":
+                self._verifier.client_sent(frame)
+            else:
+                self._verifier.server_sent(frame)
+        except RuleBroken as rule:
+            self.broken.append(rule)
