@@ -6,7 +6,7 @@ Also plain builders of frames for tests that need a certain one.
 import re
 from typing import Any
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from turnwire_protocol.limits import INTEGER_MAX
@@ -18,6 +18,9 @@ properly = settings(deadline=None)
 """No deadline for one example: the machine may be busy with something else."""
 
 thoroughly = settings(deadline=None, max_examples=300)
+
+at_length = settings(deadline=None, max_examples=20_000, suppress_health_check=list(HealthCheck))
+"""For `make prove`."""
 
 NASTY = ('"', "\\", "\n", "\x00", "\x7f", "\u2028", "é", "漢", "😀", "</script>", "\\u0000", "\\ud800")
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.protocol.generated import create, messages, said, thoroughly
+from tests.protocol.generated import at_length, create, messages, said, thoroughly
 from turnwire_protocol import limits
 from turnwire_protocol.codec import CODECS, JSON, MSGPACK, Codec, FrameRefused, validate_command
 from turnwire_protocol.codes import CloseCode, ErrorCode
@@ -307,9 +307,7 @@ def test_a_null_is_as_good_as_nothing() -> None:
     assert validate_command({"type": "ping", "id": None}) == validate_command({"type": "ping"})
 
 
-@thoroughly
-@given(messages)
-def test_no_message_is_ever_refused_in_another_way(message: Any) -> None:
+def read_or_refuse(message: Any) -> None:
     encoded = message if isinstance(message, bytes | str) else json.dumps(message)
     for codec in CODECS.values():
         try:
@@ -318,12 +316,39 @@ def test_no_message_is_ever_refused_in_another_way(message: Any) -> None:
             assert_fit(refusal)
 
 
-@thoroughly
-@given(st.binary(max_size=100), st.integers(0, 200), st.binary(max_size=4))
-def test_no_damage_to_a_good_frame_is_ever_refused_in_another_way(head: bytes, at: int, patch: bytes) -> None:
+def read_or_refuse_damaged(head: bytes, at: int, patch: bytes) -> None:
     good = MSGPACK.encode(create(params={"a": [1.5, None, {"b": "c"}]}))
     for damaged in (head, head + good, good[:at], good[:at] + patch + good[at + len(patch) :]):
         try:
             MSGPACK.decode_command(damaged)
         except FrameRefused as refusal:
             assert_fit(refusal)
+
+
+damages = (st.binary(max_size=100), st.integers(0, 200), st.binary(max_size=4))
+
+
+@thoroughly
+@given(messages)
+def test_no_message_is_ever_refused_in_another_way(message: Any) -> None:
+    read_or_refuse(message)
+
+
+@thoroughly
+@given(*damages)
+def test_no_damage_to_a_good_frame_is_ever_refused_in_another_way(head: bytes, at: int, patch: bytes) -> None:
+    read_or_refuse_damaged(head, at, patch)
+
+
+@pytest.mark.prove
+@at_length
+@given(messages)
+def test_no_message_is_ever_refused_in_another_way_at_length(message: Any) -> None:
+    read_or_refuse(message)
+
+
+@pytest.mark.prove
+@at_length
+@given(*damages)
+def test_no_damage_is_ever_refused_in_another_way_at_length(head: bytes, at: int, patch: bytes) -> None:
+    read_or_refuse_damaged(head, at, patch)

@@ -21,7 +21,7 @@ from tests.protocol.conversations import (
     reading,
     server,
 )
-from tests.protocol.generated import properly, thoroughly
+from tests.protocol.generated import at_length, properly
 from turnwire_protocol.grammar import History, RuleBroken
 from turnwire_protocol.limits import SNAPSHOT_BYTES_MAX
 
@@ -156,9 +156,7 @@ def test_the_pieces_of_a_long_turn_are_put_together() -> None:
     play(steps + server(*log.after(opened["seq"]))).finish()
 
 
-@thoroughly
-@given(st.data())
-def test_whatever_was_read_before_a_legal_reading_breaks_no_rule(data: st.DataObject) -> None:
+def read_in_any_way(data: st.DataObject) -> None:
     log = data.draw(logs())
     history = History()
     for _ in range(data.draw(st.integers(1, 4))):
@@ -169,6 +167,19 @@ def test_whatever_was_read_before_a_legal_reading_breaks_no_rule(data: st.DataOb
         way = resuming if data.draw(st.booleans()) else showing
         play(way(log, start, frames), history)
     play(reading(log), history).finish()
+
+
+@properly
+@given(st.data())
+def test_whatever_was_read_before_a_legal_reading_breaks_no_rule(data: st.DataObject) -> None:
+    read_in_any_way(data)
+
+
+@pytest.mark.prove
+@at_length
+@given(st.data())
+def test_whatever_was_read_before_a_legal_reading_breaks_no_rule_at_length(data: st.DataObject) -> None:
+    read_in_any_way(data)
 
 
 # --- what does not ---------------------------------------------------------------------------------------------------

@@ -93,7 +93,7 @@ def types(logged: Sequence[Logged]) -> list[tuple[str, str | None]]:
 def make_overdue(server: StoreServer, turn: TurnKey) -> None:
     """Let the turn's time run out, whichever it waits for: the store's clock cannot be moved."""
     with server.client() as client:
-        for index in client.keys("tw:{*}.leases"):  # type: ignore[union-attr]
+        for index in client.keys("tw:{*}.leases"):
             client.zadd(index, {f"{turn.owner}:{turn.session}:{turn.turn}": 1}, xx=True)
 
 

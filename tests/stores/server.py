@@ -69,7 +69,7 @@ class StoreServer:
         """Every key and what is in it."""
         found: dict[str, object] = {}
         with self.client() as client:
-            for key in sorted(client.keys("*")):  # type: ignore[arg-type]
+            for key in sorted(map(str, client.keys("*"))):
                 match client.type(key):
                     case "hash":
                         found[key] = client.hgetall(key)

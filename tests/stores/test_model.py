@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -200,13 +200,13 @@ class LogMachine(RuleBasedStateMachine):
 
 
 def run(server: StoreServer, examples: int, steps: int) -> None:
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        lambda: LogMachine(server),
+    run_state_machine_as_test(
+        cast("type[LogMachine]", lambda: LogMachine(server)),
         settings=settings(
             max_examples=examples,
             stateful_step_count=steps,
             deadline=None,
-            suppress_health_check=list(HealthCheck),
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
             print_blob=True,
         ),
     )

@@ -1,7 +1,7 @@
 """One connection: order, cancelled callers, errors, losses, lateness."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,7 +16,7 @@ Answering = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]
 
 
 @asynccontextmanager
-async def wire_to(answering: Answering, tmp_path: Any, *, timeout_ms: int = 5_000) -> AsyncIterator[Wire]:
+async def wire_to(answering: Answering, tmp_path: Any, *, timeout_ms: int = 5_000) -> AsyncGenerator[Wire]:
     """A wire to a server that answers whatever the test wants."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

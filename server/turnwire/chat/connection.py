@@ -158,18 +158,21 @@ class ChatConnection:
         if session not in self.transcript.sessions:
             await self._send(self.transcript.open(session).frame())
         parts = [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
-        turn = turn or f"t_{secrets.token_urlsafe(12)}"
-        command: Frame = {"type": "turn.create", "session": session, "turn": turn, "input": parts, **options}
-        known = self.transcript.sessions
-        handle = TurnHandle(
-            session,
-            turn,
-            find=lambda: known[session].turns.get(turn) if session in known else None,
-            cancel=lambda: self.cancel(session, turn),
-        )
+        handle = self._handle(session, turn or f"t_{secrets.token_urlsafe(12)}")
+        command: Frame = {"type": "turn.create", "session": session, "turn": handle.id, "input": parts, **options}
         waiting = self._outbox.add(command, lambda answer: self._handles.taken(handle, answer))
         self._handles.add(handle)
         await self._send_waiting(waiting)
+        return handle
+
+    def follow(self, session: str, turn: str) -> TurnHandle:
+        """A handle on a turn that stands in the transcript, whoever sent it."""
+        handle = self._handle(session, turn)
+        handle.ack = {}
+        self._handles.add(handle)
+        known = handle.turn
+        if known is not None and known.ended:
+            self._handles.end(known)
         return handle
 
     async def regenerate(self, session: str, turn: str, **options: Any) -> TurnHandle:
@@ -338,6 +341,15 @@ class ChatConnection:
                 opened.set_result(None)
             else:
                 opened.set_exception(CommandRefused(why))
+
+    def _handle(self, session: str, turn: str) -> TurnHandle:
+        known = self.transcript.sessions
+        return TurnHandle(
+            session,
+            turn,
+            find=lambda: known[session].turns.get(turn) if session in known else None,
+            cancel=lambda: self.cancel(session, turn),
+        )
 
     # --- within ----------------------------------------------------------------------------------------------------
 

@@ -62,6 +62,7 @@ class TurnHandle:
         self.session = session
         self.id = turn
         self.ack: Frame | None = None
+        """Of its turn.create; empty for a turn that this client did not send."""
         self.outcome: Outcome | None = None
         self._find = find
         self._cancel = cancel
@@ -174,7 +175,7 @@ class Handles:
     def _miss(self, handle: TurnHandle) -> None:
         """A turn that was taken, in a session that is past that and does not show it, has ended out of sight."""
         known = self._transcript.sessions.get(handle.session)
-        if handle.ack is None or handle.turn is not None or known is None:
+        if not handle.ack or handle.turn is not None or known is None:
             return
         if known.waiting_for is None and known.staged is None and known.seq >= int(handle.ack["seq"]):
             self._end(handle, Outcome(None, LOST if len(known.turns) < known.history else GONE))

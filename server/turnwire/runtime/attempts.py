@@ -170,17 +170,20 @@ class _Step:
         limits = replace(request.deadlines, connect=max(1, min(request.deadlines.connect, round(connect_s * 1000))))
         try:
             return await self._stream(model, replace(request, deadlines=limits))
-        except Failure as failure:
+        except Exception as error:
+            if self._sink_raised:
+                raise
+            # An unexpected exception's text may hold anything, so only its type is told.
+            name = type(error).__name__
+            failure = error if isinstance(error, Failure) else Failure("internal", f"{name} in a provider")
             _log.info(
                 "attempt_failed", model=model.name, attempt=self._attempt, kind=failure.kind, detail=failure.detail
             )
             if failure.kind == "timeout_first_content":
                 self._awaited_content_s += self._now() - began
-            raise
-        except Exception as error:
-            if self._sink_raised:
+            if failure is error:
                 raise
-            raise Failure("internal", f"{type(error).__name__} in a provider") from error
+            raise failure from error
 
     async def _stream(self, model: Model, request: StepRequest) -> Finish:
         assert self._deadlines is not None
