@@ -5,11 +5,14 @@ wrong is told in one sentence on standard error: exit code 2 for a setting, 1 fo
 """
 
 import asyncio
+import json
+import os
+import re
 import sys
 from collections.abc import Coroutine
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn, cast
 
 import typer
 
@@ -24,6 +27,11 @@ Host = Annotated[str | None, typer.Option(help="Address to listen on (TURNWIRE_H
 Port = Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one (TURNWIRE_PORT).")]
 RedisUrl = Annotated[str | None, typer.Option(help="A Redis 7 or Valkey, else one is started (TURNWIRE_REDIS_URL).")]
 DataDir = Annotated[Path | None, typer.Option(help="Where the started store lives (TURNWIRE_DATA_DIR).")]
+Address = Annotated[str, typer.Argument(help="The server: ws://, http:// or just host:port.")]
+Once = Annotated[str | None, typer.Option(help="Send this, print the answer and nothing else, and leave.")]
+ModelName = Annotated[str | None, typer.Option(help="One of the server's models, else its default.")]
+SessionId = Annotated[str | None, typer.Option(help="Go on with this conversation, else a new one begins.")]
+Msgpack = Annotated[bool, typer.Option("--msgpack", help="Speak msgpack instead of JSON.")]
 Config = Annotated[Path | None, typer.Option(help="Another file than ./turnwire.toml (TURNWIRE_CONFIG).")]
 
 
@@ -60,17 +68,68 @@ def serve(
         _give_up(str(error), 1)
 
 
+@app.command()
+def chat(
+    url: Address = "ws://127.0.0.1:8000/v1/ws",
+    once: Once = None,
+    model: ModelName = None,
+    session: SessionId = None,
+    msgpack: Msgpack = False,
+) -> None:
+    """Talk to a running server from this terminal."""
+    from turnwire.chat.terminal import INTERRUPTED, run
+
+    codec: Literal["json", "msgpack"] = "msgpack" if msgpack else "json"
+    try:
+        code = asyncio.run(run(url, once=once, model=model, session=session, codec=codec))
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except BrokenPipeError:  # whoever read our answers has had enough; Python must not flush into the pipe any more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    raise typer.Exit(code)
+
+
 @app.command(name="config")
 def show_config(config: Config = None) -> None:
-    """Print the settings that are in force, secrets masked."""
-    import json
-
-    from turnwire.settings import SettingsError, load
+    """Print the settings that are in force, as a turnwire.toml; what may not stand in one is a comment."""
+    from turnwire.settings import DEMO_MODELS, SettingsError, load
 
     try:
-        print(json.dumps(load(config).masked(), indent=2, default=str, ensure_ascii=False))
+        shown = load(config).masked()
     except SettingsError as error:
         _give_up(str(error), 2)
+    for section, values in shown.items():
+        print(f"[{section}]")
+        tables = {name: cast("dict[str, Any]", value) for name, value in values.items() if isinstance(value, dict)}
+        _print_values({name: value for name, value in values.items() if name not in tables})
+        for name, table in tables.items():
+            if name not in DEMO_MODELS:
+                print(f"\n[{section}.{_toml_key(name)}]")
+                _print_values(table)
+        if demos := [name for name in tables if name in DEMO_MODELS]:
+            print(f"# demo models: {', '.join(demos)}")
+        print()
+
+
+def _print_values(values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        hidden = "# " if value is None or name in ("url", "key") else ""
+        print(f"{hidden}{name} = {_toml(value)}")
+
+
+def _toml(value: Any) -> str:
+    """A value as TOML, which has JSON's strings, numbers and booleans."""
+    if isinstance(value, dict):
+        inside = cast("dict[str, Any]", value)
+        return "{ " + ", ".join(f"{name} = {_toml(item)}" for name, item in inside.items()) + " }"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_toml, cast("list[Any]", value))) + "]"
+    return '"not set"' if value is None else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _toml_key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name, ensure_ascii=False)
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:

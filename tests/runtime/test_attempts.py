@@ -187,7 +187,7 @@ async def test_one_model_is_asked_four_times_with_growing_waits_and_then_its_las
 
 async def test_waits_differ_by_chance() -> None:
     sinks = [Noting() for _ in range(8)]
-    patient = replace(HURRIED, wait_first_ms=40, attempts_max=2)
+    patient = RetryPolicy(attempts_max=2, wait_first_ms=400, wait_ms_max=400)
     await asyncio.gather(*(failure_of(step(Scripted([Failure("truncated")]), sink=s, policy=patient)) for s in sinks))
     assert len({sink.delays_ms[0] for sink in sinks}) > 1
 

@@ -76,9 +76,15 @@ async def leave(process: asyncio.subprocess.Process) -> str:
     return said.decode().strip()
 
 
-async def test_it_starts_a_private_store_that_keeps_what_it_is_given(directory: Path) -> None:
+async def test_it_starts_a_private_store_that_keeps_what_it_is_given(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
     store = await start_embedded(directory)
     assert _mode(directory) == 0o700
+    assert {_mode(path) & 0o077 for path in directory.rglob("*")} == {0}
+    if sys.platform == "linux":
+        assert b"OPENAI" not in Path(f"/proc/{_pid(directory / 'redis.sock')}/environ").read_bytes()
     assert _mode(directory / "redis.sock") & 0o077 == 0
     assert store.described.startswith(("embedded Redis 7", "embedded Valkey"))
     assert "AOF everysec" in store.described

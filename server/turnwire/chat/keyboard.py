@@ -10,6 +10,7 @@ import io
 import sys
 import threading
 from collections.abc import Callable
+from importlib import import_module
 
 LINE_BYTES_MAX = 480_000
 """A longer line is read in pieces of this size."""
@@ -28,7 +29,7 @@ class Keyboard:
         self._restore = _saved_terminal() if self.interactive else lambda: None
         if self.interactive:
             with contextlib.suppress(ImportError):  # not on Windows, whose console edits lines itself
-                import readline  # noqa: F401 - line editing and history for input()
+                import_module("readline")  # gives input() line editing and a history
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -6,9 +6,12 @@ company go to standard error, so that a pipe holds nothing but answers.
 """
 
 import asyncio
+import io
 import secrets
 import signal
-from collections.abc import Coroutine
+import sys
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import contextmanager
 from typing import Any, Final, Literal, TypeVar
 
 from rich.console import Console
@@ -18,6 +21,7 @@ from turnwire.chat.connection import VERSION, ChatConnection, ServerClosed
 from turnwire.chat.handle import Delta, Outcome, TurnHandle
 from turnwire.chat.keyboard import Keyboard
 from turnwire.chat.outbox import CommandRefused
+from turnwire.chat.transcript import Session
 from turnwire.chat.turns import Fault
 from turnwire.chat.wire import Unreachable
 from turnwire_protocol.events import Frame
@@ -43,6 +47,10 @@ ADVICE: Final = {
     "new_turn": "/regenerate tries again.",
     "reconnect": "Start turnwire chat again.",
 }
+TURNING: Final = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+INTERRUPTED: Final = 130
+"""The exit code that shells give a program that Ctrl-C ended."""
+
 Value = TypeVar("Value")
 
 
@@ -59,17 +67,18 @@ async def run(
     codec: Literal["json", "msgpack"] = "json",
 ) -> int:
     """Chat until the person leaves, or send `once` and print the answer. The exit code: 1 when something failed."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a character shows another
+            stream.reconfigure(errors="replace")
     terminal = Terminal(model, session)
     try:
         chat = ChatConnection(url, codec=codec, on_frame=terminal.on_frame, on_status=terminal.on_status)
         async with chat:
             return await terminal.talk(chat, once)
     except (Unreachable, ServerClosed) as error:
-        hint = " Start one with: turnwire serve" if "connection refused" in str(error) else ""
+        hint = " Start a server with: turnwire serve" if "connection refused" in str(error) else ""
         terminal.complain(f"{error}{hint}")
         return 1
-    except _Left:
-        return 130 if once is not None else 0
 
 
 class Terminal:
@@ -84,36 +93,44 @@ class Terminal:
         self._answering: TurnHandle | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._left = asyncio.Event()
-        self._mid_line = False
+        self._mid_line: Console | None = None
+        """Where a line is not finished."""
         self._was_offline = False
         self._failed = False
 
     async def talk(self, chat: ChatConnection, once: str | None) -> int:
         """Everything between connecting and leaving. The exit code."""
-        loop = asyncio.get_running_loop()
-        try:
-            loop.add_signal_handler(signal.SIGINT, self._interrupt)
-        except NotImplementedError:  # Windows: there Ctrl-C ends the program
-            pass
-        try:
-            if self._model is not None and not self._choose(chat, self._model):
-                return 1
-            opened = await self._or_left(chat.open(self._session))
-            if once is not None:
+        with _interrupts(self._interrupt):
+            try:
+                if self._model is not None and not self._choose(chat, self._model):
+                    return 1
+                opened = await self._or_left(chat.open(self._session))
+                if once is None:
+                    return await self._converse(chat, opened)
                 await self._say(chat, once)
                 return int(self._failed)
-            with Keyboard(PROMPT) as keyboard:
-                if keyboard.interactive:
-                    self._introduce(chat)
-                for turn in list(opened.turns.values())[-SHOWN_TURNS:] if self._resumed else ():
-                    await self._show_earlier(chat, turn.id)
+            except CommandRefused as refused:
+                self.complain(refused.fault.message)
+                return 1
+            except _Left:
+                self._end_line()
+                return INTERRUPTED
+
+    async def _converse(self, chat: ChatConnection, opened: Session) -> int:
+        with Keyboard(PROMPT) as keyboard:
+            if keyboard.interactive:
+                self._introduce(chat)
+            for turn in list(opened.turns)[-SHOWN_TURNS:] if self._resumed else ():
+                await self._show_earlier(chat, turn)
+            if not keyboard.interactive:
                 await self._listen(chat, keyboard)
-            return int(self._failed and not keyboard.interactive)
-        except CommandRefused as refused:
-            self.complain(refused.fault.message)
-            return 1
-        finally:
-            loop.remove_signal_handler(signal.SIGINT)
+                return int(self._failed)
+            try:
+                await self._listen(chat, keyboard)
+            except _Left:
+                self._end_line()
+            self._err.print()  # the prompt's line is still open
+            return 0
 
     # --- what the connection tells ---------------------------------------------------------------------------------
 
@@ -227,12 +244,17 @@ class Terminal:
             self._err.print(Text(_printable(f"{delta.kind} {known.name}"), "dim"))
 
     def _write(self, delta: Delta) -> None:
-        # Only the answer itself belongs into a pipe.
-        console = self._out if delta.kind in ("text", "refusal") else self._err
         text = _printable(delta.text)
-        console.print(Text(text, STYLES.get(delta.kind, "")), end="")
+        if not text:
+            return
+        # Only the answer itself belongs into a pipe, and there it belongs as it is: rich would lay out its tabs.
+        console = self._out if delta.kind in ("text", "refusal") else self._err
+        if console.is_terminal and delta.kind in STYLES:
+            console.print(Text(text, STYLES[delta.kind]), end="")
+        else:
+            console.file.write(text)
         console.file.flush()
-        self._mid_line = (bool(text) and not text.endswith("\n")) or (self._mid_line and not text)
+        self._mid_line = None if text.endswith("\n") else console
 
     def _tell_end(self, outcome: Outcome) -> None:
         if outcome.fault is not None:
@@ -284,9 +306,25 @@ class Terminal:
         self._err.print(Text(_printable(text), "dim"))
 
     def _end_line(self) -> None:
-        if self._mid_line:
-            self._mid_line = False
-            print(flush=True)
+        if self._mid_line is not None:
+            console, self._mid_line = self._mid_line, None
+            console.file.write("\n")
+            console.file.flush()
+
+
+@contextmanager
+def _interrupts(on_interrupt: Callable[[], None]) -> Generator[None]:
+    """Ctrl-C calls `on_interrupt` instead of ending the program, where the system allows that."""
+    loop = asyncio.get_running_loop()
+    try:
+        loop.add_signal_handler(signal.SIGINT, on_interrupt)
+    except NotImplementedError:  # Windows
+        yield
+        return
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
 
 
 def _new_session() -> str:
@@ -301,17 +339,16 @@ def _with_advice(fault: Fault) -> str:
 
 def _printable(text: str) -> str:
     """Control characters become visible: U+001B as ␛, those without a picture of their own as U+FFFD."""
-    return "".join(
-        character if character in "\n\t" or character.isprintable() else _shown(character) for character in text
-    )
+    return text if text.isprintable() else "".join(map(_shown, text))
 
 
 def _shown(character: str) -> str:
     code = ord(character)
+    if character in "\n\t" or character.isprintable():
+        return character
+    if character == "\r":  # half of a line's end
+        return ""
     if code < 0x20:
         return chr(0x2400 + code)
     # Joiners and spaces of other scripts are no danger; what turns the direction of a line is.
-    harmless = (
-        code not in range(0x7F, 0xA0) and character not in "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
-    )
-    return character if harmless else "\ufffd"
+    return "\ufffd" if 0x7F <= code < 0xA0 or character in TURNING else character

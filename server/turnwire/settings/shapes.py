@@ -202,8 +202,9 @@ class Settings(_Frozen):
         del shown["store"]["url_env"]
         shown["models"]["default"] = next(iter(self.models))
         for name, table in self.models.items():
+            unused = {"base_url"} if table.provider == "demo" else set[str]()
             secret = {} if table.key is None else {"key": "***"}
-            shown["models"][name] = {**table.model_dump(exclude_none=True), **secret}
+            shown["models"][name] = {**table.model_dump(exclude_none=True, exclude=unused), **secret}
         return shown
 
 

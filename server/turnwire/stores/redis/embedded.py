@@ -47,6 +47,9 @@ WATCH_MS: Final = 1_000
 POLL_MS: Final = 10
 LOG_BYTES_MAX: Final = 1_048_576
 
+_ENVIRONMENT: Final = ("PATH", "LANG", "TZ", "LD_LIBRARY_PATH")
+"""All that the store needs of this process's environment; the rest holds keys that are none of its business."""
+
 _BINARIES: Final = ("redis-server", "valkey-server")
 
 _log = structlog.get_logger(__name__)
@@ -173,6 +176,8 @@ class _Place:
     def _start(self) -> bool:
         """Start the store, unless one holds the lock. The child inherits the lock and keeps it."""
         lock = _opened(self.directory / "store.lock")
+        # What people wrote is nobody else's, also in a directory that others may read.
+        mask = os.umask(0o077)
         try:
             if not _locked(lock, fcntl.LOCK_EX):
                 return False
@@ -182,7 +187,7 @@ class _Place:
             self._child = os.posix_spawn(
                 self._binary,
                 [str(self._binary), *self._options()],
-                os.environ,
+                {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
                 file_actions=[
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                     (os.POSIX_SPAWN_OPEN, 1, str(self._log_path), flags, 0o600),
@@ -194,6 +199,7 @@ class _Place:
         except OSError as error:
             raise StartError(f"The embedded store cannot be started: {self._binary}: {error.strerror}.") from error
         finally:
+            os.umask(mask)
             os.close(lock)
         return True
 

@@ -46,7 +46,7 @@ from turnwire.stores.redis.keys import (
     turn_keys,
     turn_of_member,
 )
-from turnwire.stores.redis.link import Lane, Link, failure_of
+from turnwire.stores.redis.link import Lane, Link, StartError, failure_of
 from turnwire.stores.redis.nudges import NudgeReader
 from turnwire.stores.redis.records import packed
 from turnwire.stores.redis.replies import (
@@ -116,7 +116,10 @@ class RedisSessionLog:
 
     async def __aenter__(self) -> Self:
         self.version = await self._link.check()
-        await self._nudges.open()
+        try:
+            await self._nudges.open()
+        except Failure as failure:
+            raise StartError(f"The store went away while it was being opened: {failure.detail}.") from failure
         return self
 
     async def __aexit__(
@@ -175,9 +178,9 @@ class RedisSessionLog:
         key = batch.key
         entries = batch.entries
         session, leases, turn = turn_keys(key)
-        head = (gen, key.turn, batch.nonce, batch.batch, batch.counter, len(entries))
+        head = (gen, key.turn, batch.nonce, batch.batch, str(batch.counter), str(len(entries)))
         if batch.seal is None and batch.park_until_ms is None:
-            return ("EVALSHA", scripts.APPEND.sha, 3, session, leases, turn, *head, *packed(entries))
+            return ("EVALSHA", scripts.APPEND.sha, "3", session, leases, turn, *head, *packed(entries))
         keys = (session, leases, turn, sessions_name(key.owner), idle_name(key.owner))
         idle_ms = self._limits.idle_ms
         if batch.seal is not None:

@@ -25,17 +25,19 @@ _EVENT_NAMES: Final = frozenset((b"a", b"t", b"y", b"b"))
 def packed(entries: Sequence[Entry]) -> list[Argument]:
     """Arguments of append_frames: for each entry how many fields and values it has, and these.
 
-    The number of an event's is negative: the script stamps it with the time.
+    The number of an event's is negative: the script stamps it with the time. All but bodies are strings, because those
+    pack fastest.
     """
     arguments: list[Argument] = []
     for entry in entries:
         if isinstance(entry, Delta):
             if entry.call is None and entry.name is None and not entry.last:
-                arguments += (8, "t", entry.turn, "p", entry.part, "k", entry.kind, "x", entry.text)
+                arguments += ("8", "t", entry.turn, "p", str(entry.part), "k", entry.kind, "x", entry.text)
             else:
                 _pack_named(arguments, entry)
         else:
-            arguments += (-6 - 2 * len(entry.fields), "t", entry.turn or "", "y", entry.type, "b", entry.body)
+            size = str(-6 - 2 * len(entry.fields))
+            arguments += (size, "t", entry.turn or "", "y", entry.type, "b", entry.body)
             for item in entry.fields.items():
                 arguments += item
     return arguments
@@ -49,20 +51,26 @@ def _pack_named(arguments: list[Argument], entry: Delta) -> None:
         extra += ("n", entry.name)
     if entry.last:
         extra += ("l", "1")
-    arguments += (8 + len(extra), "t", entry.turn, "p", entry.part, "k", entry.kind, "x", entry.text)
-    arguments += extra
+    size = str(8 + len(extra))
+    arguments += (size, "t", entry.turn, "p", str(entry.part), "k", entry.kind, "x", entry.text, *extra)
 
 
 def logged_of(raw: Sequence[Sequence[Any]]) -> list[Logged]:
     """What XRANGE says, as entries."""
     logged: list[Logged] = []
+    turn_bytes, turn = b"", ""
     for place, fields in raw:
         seq = int(place[:-2])  # `seq-0`
         if fields[0] == b"t":
-            entry: Entry = _delta(fields)
+            if fields[1] != turn_bytes:
+                # Runs of one turn share one string.
+                turn_bytes, turn = fields[1], fields[1].decode()
+            delta = Delta(turn, int(fields[3]), _KINDS[fields[5]], fields[7].decode())
+            if len(fields) > 8:
+                _add_names(delta, fields)
+            logged.append(Logged(seq, seq, delta))
         else:
-            entry = _event(fields)
-        logged.append(Logged(seq, seq, entry))
+            logged.append(Logged(seq, seq, _event(fields)))
     return logged
 
 
@@ -71,8 +79,7 @@ def turn_of(fields: Sequence[bytes]) -> str | None:
     return fields[fields.index(b"t") + 1].decode() or None if fields else None
 
 
-def _delta(fields: Sequence[bytes]) -> Delta:
-    delta = Delta(fields[1].decode(), int(fields[3]), _KINDS[fields[5]], fields[7].decode())
+def _add_names(delta: Delta, fields: Sequence[bytes]) -> None:
     for at in range(8, len(fields), 2):
         name = fields[at]
         if name == b"c":
@@ -81,7 +88,6 @@ def _delta(fields: Sequence[bytes]) -> Delta:
             delta.name = fields[at + 1].decode()
         else:
             delta.last = True
-    return delta
 
 
 def _event(fields: Sequence[bytes]) -> Event:

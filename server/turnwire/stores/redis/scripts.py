@@ -24,7 +24,7 @@ class Script:
     sha: str
 
     def command(self, keys: Sequence[str], arguments: Sequence[Argument]) -> Command:
-        return ("EVALSHA", self.sha, len(keys), *keys, *arguments)
+        return ("EVALSHA", self.sha, str(len(keys)), *keys, *arguments)
 
 
 def _read(name: str) -> str:
