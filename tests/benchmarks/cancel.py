@@ -25,7 +25,9 @@ def answer_to(request: Received) -> Answer:
     return Reply(ending="stall") if before else Stamped(tokens=10_000, rate_per_s=50)
 
 
-async def cancel_one(socket: aiohttp.ClientWebSocketResponse, provider: ProviderServer, number: int, when: str) -> float:
+async def cancel_one(
+    socket: aiohttp.ClientWebSocketResponse, provider: ProviderServer, number: int, when: str
+) -> float:
     """Ms from cancel to close."""
     turn = {"session": f"s_{number}", "turn": f"t_{number}"}
     create = {"type": "turn.create", **turn, "input": [{"type": "text", "text": when}]}

@@ -12,8 +12,8 @@ server must have) and `ids` (names for which every run draws fresh ids). Each fu
     {"from": "server", "closed": 4400}            the connection ends with this close code
     {"fault": "cut"} {"fault": "connect"} {"fault": "kill_node"}
 
-`"on": "b"` names the connection (default "a"; a name that is new connects first). `"amid_deltas": true` lets deltas pass
-before the expected frame. A string "$name" stands for an id of the header, or for a value that is bound where the
+`"on": "b"` names the connection (default "a"; a name that is new connects first). `"amid_deltas": true` lets deltas go
+by before the expected frame. A string "$name" stands for an id of the header, or for a value that is bound where the
 server first says it and must be the same wherever it stands again; "$cursor:NAME" is the cursor {gen, seq, turn} that
 the client has of the session whose id is $NAME; "$any" is anything.
 """
@@ -24,12 +24,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from turnwire_protocol.codec import Codec
-from turnwire_protocol.grammar import History, Verifier
-from turnwire_protocol.limits import SNAPSHOT_BYTES_MAX
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
+
+from turnwire_protocol.codec import Codec
+from turnwire_protocol.grammar import History, Verifier
+from turnwire_protocol.limits import SNAPSHOT_BYTES_MAX
 
 FRAME_BYTES_MAX = 4 * SNAPSHOT_BYTES_MAX
 NUMBERED = ("turn.", "session.updated", "session.deleted")
@@ -193,7 +194,7 @@ class Player:
 
     async def _next(self, peer: Peer) -> dict[str, Any]:
         frame = await peer.receive()
-        session = frame.get("session")
+        session = str(frame.get("session"))
         if frame["type"] == "session.opened":
             self._cursors[session] = {name: frame[name] for name in ("gen", "seq", "turn")}
         elif "seq" in frame and frame["type"].startswith(NUMBERED):
@@ -220,7 +221,8 @@ class Player:
         if isinstance(wanted, dict):
             fields = cast("dict[str, Any]", wanted)
             return isinstance(got, dict) and all(
-                name in got and self._matches(value, cast("dict[str, Any]", got)[name]) for name, value in fields.items()
+                name in got and self._matches(value, cast("dict[str, Any]", got)[name])
+                for name, value in fields.items()
             )
         if isinstance(wanted, list):
             return (

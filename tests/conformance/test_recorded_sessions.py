@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from turnwire_protocol.codec import JSON, MSGPACK, Codec
-from turnwire_protocol.rules import RULES
 
 from tests.conformance.recorded import Player, Recorded, read_recorded
 from tests.support.processes import NodeProcess
+from turnwire_protocol.codec import JSON, MSGPACK, Codec
+from turnwire_protocol.rules import RULES
 
 FOLDER = Path(__file__).parents[2] / "protocol" / "sessions"
 RECORDED = [read_recorded(path) for path in sorted(FOLDER.glob("*.jsonl"))]

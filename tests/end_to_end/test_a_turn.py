@@ -13,7 +13,9 @@ import pytest_asyncio
 
 from tests.support.processes import NodeProcess
 from tests.support.provider_server import Answer, Gate, Pause, Piece, ProviderServer, Received, Reply, chunk, sse
+from tests.support.waiting import until
 from tests.support.watched import Watched
+from turnwire.chat.handle import Outcome
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -21,7 +23,18 @@ CODECS: tuple[Literal["json", "msgpack"], ...] = ("json", "msgpack")
 CUTS_PER_CHAT = 15
 CHATS_PER_CODEC = 10
 DELTAS = 240
-WORDS = ("Zürich ", "naïve ", "日本 ", "🧵🪡 ", "plain ", "…", "e\u0301 ", "\u202eabc\u202c ", "line\nbreak ", '"quoted" \\ ')
+WORDS = (
+    "Zürich ",
+    "naïve ",
+    "日本 ",
+    "🧵🪡 ",
+    "plain ",
+    "…",
+    "e\u0301 ",
+    "\u202eabc\u202c ",
+    "line\nbreak ",
+    '"q" \\ ',
+)
 
 
 def text_of(seed: str) -> list[str]:
@@ -86,12 +99,11 @@ async def node(provider: ProviderServer, tmp_path_factory: pytest.TempPathFactor
         yield started
 
 
-async def cut_often(watched: Watched, drawn: random.Random, cuts: int, done: asyncio.Future[object]) -> int:
+async def cut_often(watched: Watched, drawn: random.Random, cuts: int, done: asyncio.Future[Outcome]) -> int:
     """Cut the connection `cuts` times, each after a drawn number of further frames; how often it was."""
     for number in range(cuts):
         wanted = watched.frames + drawn.randint(1, 12)
-        while watched.frames < wanted and not done.done():
-            await asyncio.sleep(0.001)
+        await until(lambda wanted=wanted: watched.frames >= wanted or done.done())
         if done.done():
             return number
         watched.chat.abort()
@@ -124,9 +136,8 @@ async def test_an_answer_cut_off_again_and_again_is_whole_in_the_end(
                 {"part": 0, "kind": "text", "bytes": len(encoded), "crc32": zlib.crc32(encoded)}
             ]
             # The second device has followed all of it live, uncut.
-            while not other.transcript.sessions[session].turns[turn.id].ended:
-                await asyncio.sleep(0.001)
             seen = other.transcript.sessions[session].turns[turn.id]
+            await until(lambda seen=seen: seen.ended)
             assert "".join(part.text for part in seen.parts.values()) == whole
             assert onlooker.connections == 1
         watched.check()
@@ -191,8 +202,7 @@ async def test_a_lost_connection_cancels_nothing(node: NodeProcess, provider: Pr
     second = Watched(node.url, history=first.history)
     async with second.chat as chat:
         opened = await chat.open(session)
-        while not opened.turns[turn.id].ended:
-            await asyncio.sleep(0.001)
+        await until(lambda: opened.turns[turn.id].ended)
         assert "".join(part.text for part in opened.turns[turn.id].parts.values()) == "held "
     second.check()
 
@@ -217,8 +227,7 @@ async def test_a_killed_node_leaves_one_terminal_and_a_working_session(
             async with again.chat as chat:
                 began = time.monotonic()
                 opened = await chat.open(session)
-                while not opened.turns[turn.id].ended:
-                    await asyncio.sleep(0.005)
+                await until(lambda: opened.turns[turn.id].ended)
                 print(f"terminal {time.monotonic() - began:.1f} s after the session was opened")
                 lost = opened.turns[turn.id]
                 assert lost.terminal is not None
@@ -254,8 +263,7 @@ async def test_a_turn_that_its_node_never_began_to_answer_is_run_again_by_the_ne
                 await asyncio.wait_for(provider.request(number + 1), 15)
                 assert await chat.cancel("s_again", turn.id) == "cancelling"
                 found = chat.transcript.sessions["s_again"].turns[turn.id]
-                while not found.ended:
-                    await asyncio.sleep(0.005)
+                await until(lambda: found.ended)
                 assert found.terminal is not None and found.terminal["attempts"] == 2
             again.check()
         finally:

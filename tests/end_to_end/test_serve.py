@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from turnwire.chat.connection import ChatConnection
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from tests.support.processes import NodeProcess, end_store, read_until, start_python, store_pids
+from tests.support.waiting import until as until_true
+from turnwire.chat.connection import ChatConnection
 
 DEMO = {"TURNWIRE_DRAIN_MS": "20000"}
 
@@ -149,13 +150,11 @@ async def test_two_nodes_on_one_directory_share_sessions_and_cancels(tmp_path: P
             turn = await here.send("s", "a", model="demo/slow")
             await turn.acknowledged()
             followed = await there.open("s")
-            while not followed.turns[turn.id].parts:
-                await asyncio.sleep(0.005)
+            await until_true(lambda: turn.id in followed.turns and followed.turns[turn.id].parts)
             assert await there.cancel("s", turn.id) == "cancelling"
             outcome = await turn.done()
             assert outcome.finish_reason == "cancelled"
-            while not followed.turns[turn.id].ended:
-                await asyncio.sleep(0.005)
+            await until_true(lambda: followed.turns[turn.id].ended)
             assert "".join(part.text for part in followed.turns[turn.id].parts.values()) == outcome.text
         assert await first.stop() == 0
         assert len(store_pids(folder)) == 1

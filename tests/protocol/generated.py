@@ -6,7 +6,7 @@ Also plain builders of frames for tests that need a certain one.
 import re
 from typing import Any
 
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from turnwire_protocol.limits import INTEGER_MAX
@@ -19,8 +19,11 @@ properly = settings(deadline=None)
 
 thoroughly = settings(deadline=None, max_examples=300)
 
-at_length = settings(deadline=None, max_examples=20_000, suppress_health_check=list(HealthCheck))
+at_length = settings(deadline=None, max_examples=20_000)
 """For `make prove`."""
+
+at_some_length = settings(deadline=None, max_examples=2_000)
+"""For `make prove`, where one example is long."""
 
 NASTY = ('"', "\\", "\n", "\x00", "\x7f", "\u2028", "é", "漢", "😀", "</script>", "\\u0000", "\\ud800")
 

@@ -1,7 +1,6 @@
 """A real store of this worker's own, and the log of one node on it."""
 
 from collections.abc import AsyncIterator, Iterator
-
 from pathlib import Path
 
 import pytest

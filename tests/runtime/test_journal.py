@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from tests.stores.making import SESSION, key, request
+from tests.stores.making import SESSION, key, make_overdue, request
 from tests.stores.server import StoreServer
+from tests.support.waiting import until
 from turnwire.app import SystemClock
 from turnwire.core.entries import Delta, Event, Logged
 from turnwire.core.merge import merge_logged
@@ -149,15 +150,13 @@ async def test_a_producer_waits_while_the_journal_is_behind(journal: Journal, ga
 
 
 async def test_another_writer_stops_this_one_and_nothing_of_it_gets_in(
-    journal: Journal, gated: Gated, other: RedisSessionLog
+    journal: Journal, gated: Gated, fed: Fed, other: RedisSessionLog, server: StoreServer
 ) -> None:
     writer = await started(journal, gated)
     writer.append(piece("mine "))
-    while await text_in_log(gated) != "mine ":
-        await asyncio.sleep(0)
-    async with asyncio.timeout(10):
-        while (await other.take_turn(key(), "nonce-other")).result != "taken":
-            await asyncio.sleep(0.05)  # until the lease has run out
+    await until(lambda: fed.logged)
+    make_overdue(server, key())
+    assert (await other.take_turn(key(), "nonce-other")).result == "taken"
     writer.append(piece("late"))
     assert (await writer.stopped)[0] == "fenced"
     assert (await writer.end(ending())).result == "fenced"
@@ -173,12 +172,11 @@ async def test_a_stored_cancel_is_told_with_the_next_append(journal: Journal, ga
 
 
 async def test_a_full_store_stops_the_answer_and_still_takes_its_end(
-    journal: Journal, gated: Gated, server: StoreServer
+    journal: Journal, gated: Gated, fed: Fed, server: StoreServer
 ) -> None:
     writer = await started(journal, gated)
     writer.append(piece("kept "))
-    while await text_in_log(gated) != "kept ":
-        await asyncio.sleep(0)
+    await until(lambda: fed.logged)
     with server.client() as client:
         client.config_set("maxmemory", "1mb")
     for number in range(ENTRIES_MAX + 10):

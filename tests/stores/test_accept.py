@@ -22,6 +22,22 @@ async def test_a_first_turn_makes_its_session(log: RedisSessionLog) -> None:
     assert accepted.logged == await entries_of(log)
 
 
+async def test_an_owners_sessions_are_kept_by_their_last_write(log: RedisSessionLog, server: StoreServer) -> None:
+    """Nothing lists them yet but these tests: the store keeps what a list needs from the first turn on."""
+    for session in ("s1", "s2"):
+        await log.accept_turn(request(SessionKey("alice", session).turn("t1")))
+    sealed = await append(log, sealing())
+
+    found = server.contents()
+
+    (listed,) = (value for name, value in found.items() if name.endswith(":sessions"))
+    assert dict(listed) == {  # type: ignore[call-overload]
+        session: float(found[f"tw:{{47}}:alice:{session}"]["updated_at"])  # type: ignore[index]
+        for session in ("s1", "s2")
+    }
+    assert dict(listed)["s1"] == sealed.at  # type: ignore[call-overload]
+
+
 async def test_the_same_nonce_gets_the_same_answer_and_another_a_duplicate(log: RedisSessionLog) -> None:
     first = await log.accept_turn(request())
     queued = await log.accept_turn(request(key("t2"), on_busy="queue"))

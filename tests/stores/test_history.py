@@ -2,13 +2,28 @@
 
 import pytest
 
-from tests.stores.making import RECORD, SESSION, append, asking, batch, entries_of, key, request, sealing, text, types
+from tests.stores.making import (
+    RECORD,
+    SESSION,
+    append,
+    asking,
+    batch,
+    drop_replies,
+    entries_of,
+    key,
+    make_overdue,
+    request,
+    sealing,
+    text,
+    types,
+)
 from tests.stores.server import StoreServer
 from turnwire.core.entries import Event
 from turnwire.core.log_values import SessionKey
 from turnwire.ports import Failure
 from turnwire.stores.redis.link import Link
 from turnwire.stores.redis.log import RedisSessionLog
+from turnwire.stores.redis.wire import Command, Reply
 
 
 async def test_after_a_restart_of_the_store_every_session_has_another_gen(own_server: StoreServer) -> None:
@@ -162,3 +177,71 @@ async def test_a_store_that_takes_no_writes_is_away(log: RedisSessionLog, server
     gen = (await log.read_range(SESSION, 0, 1)).gen
     answer = await append(log, batch(counter=1, entries=text(key(), "x")))
     assert (answer.result, answer.gen) == ("ok", gen)
+
+
+async def test_while_no_connection_can_be_made_every_call_says_so_at_once(own_server: StoreServer) -> None:
+    async with RedisSessionLog(Link(own_server.url), node="here") as log:
+        own_server.kill()
+
+        assert [answer.result for answer in await append(log, batch(), batch(key("t2")))] == ["away", "away"]
+        assert [answer.result for answer in await log.renew_leases([(key(), "n")] * 2)] == ["away", "away"]
+        for call in (log.ping(), log.accept_turn(request()), log.note_watched([SESSION]), log.overdue_turns(1)):
+            with pytest.raises(Failure) as failure:
+                await call
+            assert failure.value.kind == "store_away"
+
+
+async def test_a_connection_that_is_cut_in_a_look_fails_the_look(log: RedisSessionLog) -> None:
+    await log.accept_turn(request())
+    drop_replies(log._calls)
+
+    with pytest.raises(Failure) as failure:
+        await log.note_watched([SESSION])
+
+    assert failure.value.kind == "store_away"
+
+
+async def test_a_turn_whose_history_changed_while_it_was_taken_is_not_run(
+    log: RedisSessionLog, server: StoreServer
+) -> None:
+    await log.accept_turn(request())
+    await append(log, batch())
+    make_overdue(server, key())
+    with server.client() as client:
+        client.xdel("tw:{47}:alice:s1:log", "1-0")
+
+    with pytest.raises(Failure) as failure:
+        await log.take_turn(key(), "n2")
+
+    assert failure.value.kind == "store_away"
+
+
+async def test_an_append_that_fails_for_a_reason_of_ours_is_no_answer(
+    log: RedisSessionLog, server: StoreServer
+) -> None:
+    await log.accept_turn(request())
+    with server.client() as client:
+        client.set("tw:{47}:alice:s2", "not a hash")
+
+    answers = await append(log, batch(SessionKey("alice", "s2").turn("t1")), batch())
+
+    assert [answer.result for answer in answers] == ["away", "ok"]
+
+
+async def test_a_range_is_given_up_when_the_gen_changes_with_every_look(
+    log: RedisSessionLog, server: StoreServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await log.accept_turn(request())
+    in_order = log._reads.in_order
+
+    async def between(commands: list[Command]) -> list[Reply]:
+        replies = await in_order(commands)
+        replies[-1] = [b"another gen", *replies[-1][1:]]
+        return replies
+
+    monkeypatch.setattr(log._reads, "in_order", between)
+
+    with pytest.raises(Failure) as failure:
+        await log.read_range(SESSION, 0, 9)
+
+    assert failure.value.kind == "store_away"

@@ -2,15 +2,20 @@
 
 import asyncio
 import ssl
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.stores.making import request
+from tests.stores.making import key, request
 from tests.stores.server import StoreServer
+from turnwire.core.log_values import Nudge
 from turnwire.ports import Failure
 from turnwire.stores.redis.link import Lane, Link, StartError, address_of
 from turnwire.stores.redis.log import RedisSessionLog
+
+CERTIFICATE = Path(__file__).parents[1] / "support/untrusted.pem"
 
 
 def test_an_address_is_read_from_its_url() -> None:
@@ -144,3 +149,56 @@ async def test_an_answer_of_the_wrong_kind_is_a_fault_of_ours(server: StoreServe
         assert failure.value.kind == "internal"
     finally:
         await lane.aclose()
+
+
+@asynccontextmanager
+async def relay_to(socket: Path, tls: ssl.SSLContext | None) -> AsyncGenerator[int]:
+    """A TCP port that leads to the store, with TLS where asked."""
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65_536):
+            writer.write(data)
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_unix_connection(socket)
+        await asyncio.gather(pump(reader, far_writer), pump(far_reader, writer))
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        async with asyncio.timeout(5):
+            await server.wait_closed()
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss"])
+async def test_a_store_is_reached_over_tcp_with_and_without_tls(server: StoreServer, scheme: str) -> None:
+    tls = None
+    if scheme == "rediss":
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(CERTIFICATE)
+    async with relay_to(server.socket, tls) as port:
+        if tls is not None:
+            with pytest.raises(StartError, match="SSLCertVerificationError"):
+                await Link(f"rediss://127.0.0.1:{port}").check()
+        trust = f"?ssl_ca_certs={CERTIFICATE}" if tls is not None else ""
+        async with RedisSessionLog(Link(f"{scheme}://127.0.0.1:{port}{trust}"), node="here") as log:
+            await log.watch(key().session_key)
+            gen = (await log.accept_turn(request())).gen
+            assert await anext(log.nudges()) == Nudge("grown", key().session_key, gen, 1)
+
+
+async def test_a_store_that_leaves_while_it_is_opened_is_said_so(
+    server: StoreServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = RedisSessionLog(Link(server.url), node="here")
+
+    async def away() -> None:
+        raise Failure("store_away", "gone")
+
+    monkeypatch.setattr(log._nudges, "open", away)
+
+    with pytest.raises(StartError, match="went away while it was being opened: gone"):
+        await log.__aenter__()

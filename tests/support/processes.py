@@ -14,6 +14,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Self
 
+from tests.support.waiting import until
+
 START_S = 30
 STOP_S = 20
 
@@ -175,6 +177,4 @@ async def end_store(folder: Path) -> None:
     """End the embedded stores of a folder and wait until they are gone."""
     for pid in store_pids(folder):
         os.kill(pid, signal.SIGKILL)
-        async with asyncio.timeout(STOP_S):
-            while pid in store_pids(folder):  # noqa: ASYNC110 - the store is nobody's child: no event tells of its end
-                await asyncio.sleep(0.01)
+        await until(lambda pid=pid: pid not in store_pids(folder))

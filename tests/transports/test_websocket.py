@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from turnwire_protocol.codec import JSON, MSGPACK
-from turnwire_protocol.limits import COMMAND_BYTES_MAX
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Origin, Subprotocol
 
 from tests.support.processes import NodeProcess
+from turnwire_protocol.codec import JSON, MSGPACK
+from turnwire_protocol.limits import COMMAND_BYTES_MAX
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

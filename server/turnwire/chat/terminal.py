@@ -135,7 +135,7 @@ class Terminal:
     # --- what the connection tells ---------------------------------------------------------------------------------
 
     def on_status(self, status: str, reason: str) -> None:
-        if status == "offline":
+        if status == "offline" and not self._was_offline:
             self._was_offline = True
             if self._answering is not None:
                 self._note("connection lost; the answer goes on when it is back")

@@ -258,7 +258,9 @@ class Connection:
         wait_ms = self._frames.take(1, now_ms) or self._bytes.take(size, now_ms)
         return self._refuse_for_rate(command, command.id, wait_ms, now_ms) if wait_ms else None
 
-    def _refuse_for_rate(self, command: AnyCommand | None, reply_to: str | None, wait_ms: int, now_ms: int) -> list[Effect]:
+    def _refuse_for_rate(
+        self, command: AnyCommand | None, reply_to: str | None, wait_ms: int, now_ms: int
+    ) -> list[Effect]:
         if self._refusals.take(1, now_ms):
             return self.fail(CloseCode.RATE_LIMITED, "rate_limited", "too many frames", command)
         frame = error_frame(

@@ -262,4 +262,5 @@ def failure_of(reply: Reply) -> Failure:
         kind = "store_full"
     elif reply.code in _AWAY_CODES:
         kind = "store_away"
-    return Failure(kind, str(reply)[:200])
+    # Some errors quote the arguments, which are nobody's business in a log.
+    return Failure(kind, str(reply).partition(", with args")[0][:200])

@@ -5,10 +5,7 @@
 local function forget()
   local turns = SESSION .. ':turns'
   if ACTIVE ~= '' then
-    local node = redis.call('HGET', turn_key(ACTIVE), 'node')
-    if node and node ~= '' then
-      redis.call('PUBLISH', 'tw:node:' .. node, member(ACTIVE) .. ' delete')
-    end
+    redis.call('PUBLISH', 'tw:node:' .. redis.call('HGET', turn_key(ACTIVE), 'node'), member(ACTIVE) .. ' delete')
   end
   for _, turn in ipairs(redis.call('ZRANGE', turns, 0, -1)) do
     redis.call('ZREM', LEASES, member(turn))
