@@ -24,7 +24,7 @@ FIELDS: Final = frozenset(
         # Who and what: ids that the server drew or whose shape it checked.
         *("connection", "session", "turn", "node", "task", "model"),
         # How many, how long, how large; a name's last word is its unit.
-        *("sessions", "turns", "connections", "attempt", "step", "seq"),
+        *("sessions", "turns", "connections", "failures", "attempt", "step", "seq"),
         *("waited_ms", "duration_ms", "delay_ms", "first_token_ms", "input_bytes", "output_bytes"),
         *("input_tokens", "output_tokens", "prompt_hash"),
         # Why: words of this code base, and details that ports.Failure promises to be free of content.

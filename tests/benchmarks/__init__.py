@@ -1,0 +1,1 @@
+"""Benchmarks: figures for docs and decisions, none of them asserted."""

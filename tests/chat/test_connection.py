@@ -10,6 +10,7 @@ import pytest
 from tests.chat.scripted_log import ScriptedLog
 from tests.chat.scripted_server import Frame, Peer, ScriptedServer
 from turnwire.chat import connection as connection_module
+from turnwire.chat import wire as wire_module
 from turnwire.chat.connection import ChatConnection, ServerClosed
 from turnwire.chat.handle import Delta, TurnHandle
 from turnwire.chat.outbox import TRIES_MAX, WAITING_MAX, CommandRefused
@@ -524,7 +525,7 @@ async def test_silence_is_broken_by_a_ping_and_an_answer_keeps_the_connection() 
 
 
 async def test_a_server_that_does_not_answer_a_ping_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection_module, "PONG_MS", 20)
+    monkeypatch.setattr(wire_module, "PONG_MS", 20)
     reasons: list[str] = []
     async with met(welcome={"ping_ms": 20}, on_status=lambda _status, reason: reasons.append(reason)) as here:
         await here.peer.expect("ping")
@@ -656,7 +657,7 @@ async def test_something_else_at_the_address_is_told(answer: bytes, sentence: st
 
 async def test_a_server_that_never_greets_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection_module, "WELCOME_MS", 20)
-    monkeypatch.setattr(connection_module, "PONG_MS", 20)
+    monkeypatch.setattr(wire_module, "PONG_MS", 20)
     async with ScriptedServer.started() as server:
         with pytest.raises(Unreachable, match="does not answer any more"):
             await soon(ChatConnection(server.url).connect())

@@ -1,6 +1,7 @@
 """A snapshot shows a turn whole, in frames that every client can take."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import orjson
@@ -15,6 +16,9 @@ from turnwire.core.snapshots import TurnState, folded, snapshot_frames
 from turnwire_protocol.codec import JSON, MSGPACK
 from turnwire_protocol.events import Frame
 from turnwire_protocol.limits import INPUT_PART_BYTES_MAX, SNAPSHOT_BYTES_MAX
+
+ENVELOPE_BYTES = 4_096
+"""What a frame keeps free for ids, times and names."""
 
 
 def event(kind: str, body: Any, seq: int = 1, **fields: str) -> Logged:
@@ -59,6 +63,19 @@ def size_of(frame: Frame) -> int:
     return max(len(codec.encode(frame)) for codec in (JSON, MSGPACK))
 
 
+def not_cut_without_need(frames: Sequence[Frame], state: TurnState, bytes_max: int) -> None:
+    """A frame ends only where what follows does not fit, and a part is cut only where it has to be."""
+    room = bytes_max - ENVELOPE_BYTES
+    for frame, following in pairwise(frames):
+        nearly = len(orjson.dumps([*frame["input"], *frame["parts"]])) + 4
+        behind: list[Any] = [*following["input"], *following["parts"]]
+        closing = [following["pending"], following.get("terminal")]
+        assert nearly + len(orjson.dumps(behind[0] if behind else closing)) >= room
+    pieces = [piece["part"] for frame in frames for piece in frame["parts"]]
+    for part in state.parts:
+        assert pieces.count(part["part"]) == 1 or len(orjson.dumps(part)) > room
+
+
 long_texts = st.one_of(texts, st.builds(lambda text, times: text * times, texts, st.integers(1, 700)))
 
 
@@ -88,7 +105,7 @@ def put_together(frames: Sequence[Frame], state: TurnState, inputs: Sequence[Any
 @few
 @given(
     st.integers(16_384, 40_000),
-    st.lists(texts.map(lambda text: said(text or "-")), max_size=4),
+    st.lists(st.builds(lambda text, times: said((text or "-") * times), texts, st.integers(1, 60)), max_size=6),
     parts_of_answers(),
     st.lists(ids.map(ask), max_size=3),
     st.sampled_from([0, 1, 150]),
@@ -101,6 +118,7 @@ def test_every_frame_is_small_enough_and_together_they_are_the_whole_turn(
     state = TurnState("t1", "running", accepted(inputs), parts, pending, terminal)
     frames = snapshot_frames("s1", state, bytes_max)
     put_together(frames, state, inputs)
+    not_cut_without_need(frames, state, bytes_max)
     assert max(map(size_of, frames)) <= bytes_max
 
 
@@ -144,6 +162,18 @@ def test_a_long_answer_is_cut_between_characters_whatever_they_cost_as_json(char
     assert max(map(size_of, frames)) <= SNAPSHOT_BYTES_MAX
     # As few as a careful count allows: pieces are cut as though each character were the dearest.
     assert len(frames) <= 2 + 400_000 * 6 // (SNAPSHOT_BYTES_MAX - 8_192)
+
+
+@pytest.mark.parametrize("more", [-1, 0, 1])
+def test_a_part_whose_text_ends_with_a_piece_has_its_last_piece_marked(more: int) -> None:
+    piece_chars = (16_384 - ENVELOPE_BYTES - 512) // 6
+    parts = [{"part": 0, "kind": "text", "text": "\x01" * (3 * piece_chars + more), "last": True}]
+    state = TurnState("t1", "running", accepted([said("hi?")]), parts, [], None)
+    frames = snapshot_frames("s1", state, 16_384)
+    put_together(frames, state, [said("hi?")])
+    pieces = [piece for frame in frames for piece in frame["parts"]]
+    assert [piece["last"] for piece in pieces] == [False] * (len(pieces) - 1) + [True]
+    assert len(pieces) == (4 if more == 1 else 3)
 
 
 def test_the_largest_inputs_that_a_command_may_hold_go_into_frames_that_fit() -> None:

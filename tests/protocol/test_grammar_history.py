@@ -399,6 +399,21 @@ def test_a_snapshot_of_a_log_that_was_read_is_compared_with_it(name: str, rule: 
     assert rule_of(greeted() + client(opens(**wanted)) + server(opened, *shown), read(busy_log())) == rule
 
 
+def test_a_turn_that_a_snapshot_showed_is_not_accepted_again() -> None:
+    log = busy_log()
+    again = {**log.frames[11], "seq": log.head + 1}
+    assert rule_of(showing(log, log.head, [again])) == "TURN-1"
+
+
+def test_a_turn_that_ended_in_one_snapshot_does_not_run_in_a_later_one() -> None:
+    log = busy_log()
+    history = History()
+    play(showing(log, 6, []), history)
+    running = {key: value for key, value in {**FIRST, "state": "running"}.items() if key != "terminal"}
+    opened = {**log.opened(8, "snapshot", 1, reply_to="o")}
+    assert rule_of(greeted() + client(opens()) + server(opened, running), history) == "SNAP-3"
+
+
 def test_a_snapshot_that_was_cut_short_is_found_out_at_rest() -> None:
     with pytest.raises(RuleBroken) as caught:
         play(greeted() + client(opens()) + server(OPENED, FIRST)).finish()

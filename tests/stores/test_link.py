@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -155,14 +155,21 @@ async def test_an_answer_of_the_wrong_kind_is_a_fault_of_ours(server: StoreServe
 async def relay_to(socket: Path, tls: ssl.SSLContext | None) -> AsyncGenerator[int]:
     """A TCP port that leads to the store, with TLS where asked."""
 
+    serving: set[asyncio.Task[None] | None] = set()
+
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(65_536):
-            writer.write(data)
-        writer.close()
+        with suppress(OSError):
+            while data := await reader.read(65_536):
+                writer.write(data)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        serving.add(asyncio.current_task())
         far_reader, far_writer = await asyncio.open_unix_connection(socket)
-        await asyncio.gather(pump(reader, far_writer), pump(far_reader, writer))
+        pumps = [asyncio.create_task(pump(reader, far_writer)), asyncio.create_task(pump(far_reader, writer))]
+        await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        for end in (writer, far_writer):
+            end.transport.abort()
+        await asyncio.gather(*pumps)
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
     try:
@@ -170,6 +177,7 @@ async def relay_to(socket: Path, tls: ssl.SSLContext | None) -> AsyncGenerator[i
     finally:
         server.close()
         async with asyncio.timeout(5):
+            await asyncio.gather(*(task for task in serving if task is not None))
             await server.wait_closed()
 
 

@@ -30,7 +30,7 @@ from turnwire.chat.transcript import (
     Updated,
 )
 from turnwire.chat.turns import Fault
-from turnwire.chat.wire import ABNORMAL, Backoff, FullJitter, Unreachable, Wire, WireLost, endpoint_of
+from turnwire.chat.wire import ABNORMAL, Backoff, FullJitter, OnFrame, Unreachable, Wire, WireLost, endpoint_of
 from turnwire_protocol.codec import JSON, MSGPACK
 from turnwire_protocol.codes import may_reconnect
 from turnwire_protocol.events import Frame
@@ -38,7 +38,6 @@ from turnwire_protocol.events import Frame
 WELCOME_MS: Final = 10_000
 """How long a server may be silent before it has said how long it may be silent."""
 
-PONG_MS: Final = 3_000
 STABLE_S: Final = 5
 """A connection that held this long counts as good: the next loss begins with short waits again."""
 
@@ -47,7 +46,6 @@ VERSION: Final = version("turnwire")
 CLOSED: Final = Fault("internal", "The connection was closed before the end.", "reconnect")
 
 Status = Literal["idle", "connecting", "live", "offline", "refused", "closed"]
-OnFrame = Callable[[Literal["client", "server"], Frame], None]
 OnStatus = Callable[[Status, str], None]
 Token = Callable[[], Awaitable[str]]
 
@@ -86,7 +84,7 @@ class ChatConnection:
         self._codec = JSON if codec == "json" else MSGPACK
         self._token = token
         self._backoff = backoff
-        self._on_frame = on_frame
+        self._on_frame: OnFrame = on_frame or (lambda _side, _frame: None)
         self._on_status = on_status
         self._wire: Wire | None = None
         """Set while frames may be sent: hello has gone out."""
@@ -213,6 +211,15 @@ class ChatConnection:
     # --- one connection after the other ----------------------------------------------------------------------------
 
     async def _run(self, welcomed: asyncio.Future[Frame]) -> None:
+        try:
+            await self._stay_connected(welcomed)
+        except Exception as error:  # a fault of this client: nobody may wait for ever because of it
+            self._stop(ABNORMAL, f"the client failed ({type(error).__name__})")
+            if welcomed.done():
+                raise
+            welcomed.set_exception(error)
+
+    async def _stay_connected(self, welcomed: asyncio.Future[Frame]) -> None:
         tries = 0
         while True:
             self._set_status("connecting", "")
@@ -238,10 +245,11 @@ class ChatConnection:
         self._last_error = {}
         wire: Wire | None = None
         try:
-            wire = await Wire.dial(self.url, self._codec)
+            wire = await Wire.dial(self.url, self._codec, self._on_frame)
             await self._greet(wire)
             while True:
-                await self._take_in(wire, await self._next(wire), welcomed)
+                silence_ms = int(self.welcome.get("ping_ms", WELCOME_MS))
+                await self._take_in(wire, await wire.receive(silence_ms), welcomed)
         except Unreachable as error:
             return ABNORMAL, str(error)
         except WireLost as lost:
@@ -262,32 +270,15 @@ class ChatConnection:
                 hello["token"] = await self._token()
             except Exception as error:
                 raise WireLost(ABNORMAL, f"there was no token to be had ({type(error).__name__})") from error
-        await self._transmit(wire, hello)
+        await wire.send(hello)
         self._wire = wire
         opens, unsent = self.transcript.resume(), self._outbox.unsent()
         for opening in opens:
-            await self._transmit(wire, opening.frame())
+            await wire.send(opening.frame())
         for waiting in unsent:
             await self._send_waiting(waiting)
 
-    async def _next(self, wire: Wire) -> Frame:
-        """The next frame. After too long a silence the server is asked whether it is there."""
-        silence_ms = int(self.welcome.get("ping_ms", WELCOME_MS))
-        try:
-            async with asyncio.timeout(silence_ms / 1000):
-                return await wire.receive()
-        except TimeoutError:
-            await self._transmit(wire, {"type": "ping"})
-        try:
-            async with asyncio.timeout(PONG_MS / 1000):
-                return await wire.receive()
-        except TimeoutError:
-            wire.abort()
-            raise WireLost(ABNORMAL, f"{self.url} does not answer any more") from None
-
     async def _take_in(self, wire: Wire, frame: Frame, welcomed: asyncio.Future[Frame]) -> None:
-        if self._on_frame is not None:
-            self._on_frame("server", frame)
         try:
             effects = self._understand(wire, frame)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -319,7 +310,7 @@ class ChatConnection:
     async def _carry_out(self, wire: Wire, effect: Effect) -> None:
         match effect:
             case Open():
-                await self._transmit(wire, effect.frame())
+                await wire.send(effect.frame())
             case Opened():
                 self._settle_open(effect.session, None)
                 self._handles.miss(effect.session)
@@ -357,17 +348,12 @@ class ChatConnection:
         """Send if there is a connection; what is lost here is said again by `_greet`."""
         if self._wire is not None:
             with contextlib.suppress(WireLost):
-                await self._transmit(self._wire, frame)
+                await self._wire.send(frame)
 
     async def _send_waiting(self, waiting: Waiting) -> None:
         if self._wire is not None and not waiting.sent:
             waiting.sent = True
             await self._send(waiting.frame)
-
-    async def _transmit(self, wire: Wire, frame: Frame) -> None:
-        if self._on_frame is not None:
-            self._on_frame("client", frame)
-        await wire.send(frame)
 
     def _leave(self, wire: Wire, after_s: float) -> None:
         """Close this connection in a while, in order to come back on another."""

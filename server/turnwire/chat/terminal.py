@@ -7,6 +7,7 @@ company go to standard error, so that a pipe holds nothing but answers.
 
 import asyncio
 import io
+import re
 import secrets
 import signal
 import sys
@@ -25,6 +26,7 @@ from turnwire.chat.transcript import Session
 from turnwire.chat.turns import Fault
 from turnwire.chat.wire import Unreachable
 from turnwire_protocol.events import Frame
+from turnwire_protocol.limits import ID_PATTERN
 
 HELP: Final = (
     "/new begins a new conversation · /model NAME chooses a model, /model lists them · /regenerate answers the last "
@@ -71,6 +73,11 @@ async def run(
         if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a character shows another
             stream.reconfigure(errors="replace")
     terminal = Terminal(model, session)
+    if session is not None and not re.fullmatch(ID_PATTERN, session):
+        terminal.complain(
+            f"{session} names no conversation: a name has 1 to 64 letters, digits, hyphens or underscores."
+        )
+        return 1
     try:
         chat = ChatConnection(url, codec=codec, on_frame=terminal.on_frame, on_status=terminal.on_status)
         async with chat:
@@ -261,6 +268,7 @@ class Terminal:
             self._failed = True
             self.complain(_with_advice(outcome.fault))
         elif outcome.finish_reason in FINISHED:
+            self._failed = outcome.finish_reason == "cancelled"
             self._note(FINISHED[outcome.finish_reason])
 
     # --- leaving ---------------------------------------------------------------------------------------------------

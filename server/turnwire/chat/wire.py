@@ -5,7 +5,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Final, Self
+from typing import Final, Literal, Self
 from urllib.parse import urlsplit, urlunsplit
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -20,12 +20,14 @@ ENDPOINT: Final = "/v1/ws"
 OPEN_S: Final = 10
 SEND_S: Final = 10
 CLOSE_S: Final = 3
+PONG_MS: Final = 3_000
 FRAME_BYTES_MAX: Final = 2 * COMMAND_BYTES_MAX
 ABNORMAL: Final = 1006
 """RFC 6455 section 7.1.5: the connection ended without a close frame."""
 
 _SCHEMES: Final = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 
+OnFrame = Callable[[Literal["client", "server"], Frame], None]
 Backoff = Callable[[int], float]
 """Seconds to wait before the next try, from the number of tries that failed since the last good connection."""
 
@@ -73,13 +75,14 @@ def endpoint_of(address: str) -> str:
 class Wire:
     """An open WebSocket whose subprotocol is agreed. Everything raises WireLost once it is over."""
 
-    def __init__(self, socket: ClientConnection, codec: Codec) -> None:
+    def __init__(self, socket: ClientConnection, codec: Codec, on_frame: OnFrame) -> None:
         self._socket = socket
         self._codec = codec
+        self._on_frame = on_frame
 
     @classmethod
-    async def dial(cls, url: str, codec: Codec) -> Self:
-        """Raises Unreachable."""
+    async def dial(cls, url: str, codec: Codec, on_frame: OnFrame) -> Self:
+        """`on_frame` sees every frame before it is sent and after it came. Raises Unreachable."""
         wanted = Subprotocol(codec.subprotocol)
         try:
             socket = await connect(
@@ -92,14 +95,17 @@ class Wire:
                 close_timeout=CLOSE_S,
                 proxy=None if _is_loopback(url) else True,
             )
+        except UnicodeError as error:  # a name that DNS cannot hold
+            raise Unreachable(f"{url} is no address of a server: {error}.") from error
         except (OSError, InvalidHandshake, InvalidURI) as error:
             raise Unreachable(_sentence(url, error)) from error
         if socket.subprotocol != wanted:
             socket.transport.abort()
             raise Unreachable(f"{url} speaks WebSocket, but not {wanted}: it is no Turnwire server of this version.")
-        return cls(socket, codec)
+        return cls(socket, codec, on_frame)
 
     async def send(self, frame: Frame) -> None:
+        self._on_frame("client", frame)
         data = self._codec.encode(frame)
         try:
             async with asyncio.timeout(SEND_S):
@@ -109,15 +115,28 @@ class Wire:
         except ConnectionClosed:
             raise self._lost() from None
 
-    async def receive(self) -> Frame:
-        """The next frame; may be cancelled without losing one."""
+    async def receive(self, silence_ms: int) -> Frame:
+        """The next frame. After so long a silence the server is asked whether it is there, and then given up."""
         try:
-            data = await self._socket.recv()
-            return self._codec.decode_object(data, FRAME_BYTES_MAX)
+            async with asyncio.timeout(silence_ms / 1000):
+                return await self._receive()
+        except TimeoutError:
+            await self.send({"type": "ping"})
+        try:
+            async with asyncio.timeout(PONG_MS / 1000):
+                return await self._receive()
+        except TimeoutError:
+            raise self._dropped("the server does not answer any more") from None
+
+    async def _receive(self) -> Frame:
+        try:
+            frame = self._codec.decode_object(await self._socket.recv(), FRAME_BYTES_MAX)
         except ConnectionClosed:
             raise self._lost() from None
         except FrameRefused as refusal:
             raise self._dropped(f"the server sent something unreadable: {refusal.message}") from None
+        self._on_frame("server", frame)
+        return frame
 
     def abort(self) -> None:
         """Cut the transport, without a word to the other side."""
