@@ -261,6 +261,7 @@ async def _background(node: Node) -> AsyncGenerator[asyncio.Future[str]]:
     try:
         yield ended
     finally:
+        await node.running.abandon()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -51,6 +51,10 @@ class Peer:
         except ConnectionClosed:
             pass
 
+    async def next(self) -> Frame:
+        """The next frame, however long it takes."""
+        return await self._incoming.get()
+
     async def expect(self, kind: str) -> Frame:
         """The next frame; it must be of this type."""
         async with asyncio.timeout(WAIT_S):

@@ -214,7 +214,7 @@ class ChatConnection:
         try:
             await self._stay_connected(welcomed)
         except Exception as error:  # a fault of this client: nobody may wait for ever because of it
-            self._stop(ABNORMAL, f"the client failed ({type(error).__name__})")
+            self._stop(ABNORMAL, f"The client failed ({type(error).__name__}).")
             if welcomed.done():
                 raise
             welcomed.set_exception(error)
@@ -255,7 +255,7 @@ class ChatConnection:
         except WireLost as lost:
             return lost.code, str(self._last_error.get("message") or lost.reason)
         except BadFrame as error:
-            return ABNORMAL, f"the server sent a frame that makes no sense ({error})"
+            return ABNORMAL, f"The server sent a frame that makes no sense ({error})."
         finally:
             self._wire = None
             self._outbox.disconnect()
@@ -269,7 +269,7 @@ class ChatConnection:
             try:
                 hello["token"] = await self._token()
             except Exception as error:
-                raise WireLost(ABNORMAL, f"there was no token to be had ({type(error).__name__})") from error
+                raise WireLost(ABNORMAL, f"There was no token to be had ({type(error).__name__}).") from error
         await wire.send(hello)
         self._wire = wire
         opens, unsent = self.transcript.resume(), self._outbox.unsent()

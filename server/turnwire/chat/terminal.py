@@ -268,7 +268,7 @@ class Terminal:
             self._failed = True
             self.complain(_with_advice(outcome.fault))
         elif outcome.finish_reason in FINISHED:
-            self._failed = outcome.finish_reason == "cancelled"
+            self._failed |= outcome.finish_reason == "cancelled"
             self._note(FINISHED[outcome.finish_reason])
 
     # --- leaving ---------------------------------------------------------------------------------------------------

@@ -111,7 +111,7 @@ class Wire:
             async with asyncio.timeout(SEND_S):
                 await self._socket.send(data, text=not self._codec.binary)
         except TimeoutError:
-            raise self._dropped("the server does not read") from None
+            raise self._dropped("The server does not read.") from None
         except ConnectionClosed:
             raise self._lost() from None
 
@@ -126,7 +126,7 @@ class Wire:
             async with asyncio.timeout(PONG_MS / 1000):
                 return await self._receive()
         except TimeoutError:
-            raise self._dropped("the server does not answer any more") from None
+            raise self._dropped("The server does not answer any more.") from None
 
     async def _receive(self) -> Frame:
         try:
@@ -134,7 +134,7 @@ class Wire:
         except ConnectionClosed:
             raise self._lost() from None
         except FrameRefused as refusal:
-            raise self._dropped(f"the server sent something unreadable: {refusal.message}") from None
+            raise self._dropped(f"The server sent something unreadable: {refusal.message}.") from None
         self._on_frame("server", frame)
         return frame
 
@@ -148,7 +148,7 @@ class Wire:
 
     def _lost(self) -> WireLost:
         code = self._socket.close_code or ABNORMAL
-        return WireLost(code, self._socket.close_reason or f"the connection was closed ({code})")
+        return WireLost(code, self._socket.close_reason or f"The connection was closed ({code}).")
 
     def _dropped(self, reason: str) -> WireLost:
         self.abort()

@@ -107,6 +107,12 @@ class RunningTurns:
         """Wait until no turn runs here."""
         await self._idle.wait()
 
+    async def abandon(self) -> None:
+        """Stop whatever still runs here, without a word to the log: another node finds the leases overdue."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
     # --- leases ---------------------------------------------------------------------------------------------------
 
     async def renew_forever(self) -> None:

@@ -125,7 +125,11 @@ class Link:
                     _, wire = await loop.create_connection(make, address.host, address.port, ssl=address.tls)
         except (OSError, TimeoutError) as error:
             raise Failure("store_away", f"{type(error).__name__} at {address.described}") from error
-        replies = await wire.call([*self._greeting(purpose), *load_commands()])
+        try:
+            replies = await wire.call([*self._greeting(purpose), *load_commands()])
+        except BaseException:  # cancelled: nobody else knows of this connection yet
+            wire.close()
+            raise
         for reply in replies:
             if is_no_answer(reply):
                 wire.close()
