@@ -47,8 +47,12 @@ def get_log(name: str) -> Any:
     return structlog.get_logger(name)
 
 
-def configure(level: str, stream: TextIO = sys.stderr) -> None:
-    """Set up logging for the process. `level` is debug, info, warning or error; libraries are heard from warning on."""
+def configure(level: str, stream: TextIO | None = None) -> None:
+    """Set up logging for the process, to standard error unless another stream is given.
+
+    `level` is debug, info, warning or error; libraries are heard from warning on.
+    """
+    stream = sys.stderr if stream is None else stream
     renderer: Processor = (
         structlog.dev.ConsoleRenderer(colors=True) if stream.isatty() else structlog.processors.JSONRenderer()
     )

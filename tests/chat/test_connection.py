@@ -710,3 +710,22 @@ def test_an_address_is_understood_as_people_write_it(address: str, endpoint: str
 def test_what_is_no_address_is_told(address: str) -> None:
     with pytest.raises(Unreachable, match="is no address of a server"):
         endpoint_of(address)
+
+
+async def test_a_fault_of_the_client_itself_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with met() as here:
+        await here.opened()
+        turn = await here.sent()
+
+        async def dial(*_: object) -> None:
+            raise RuntimeError("client_failed")
+
+        monkeypatch.setattr(wire_module.Wire, "dial", dial)
+        here.peer.cut()
+        outcome = await soon(turn.done())
+        assert outcome.fault is not None and "The client failed (RuntimeError)." in outcome.fault.message
+        with pytest.raises(RuntimeError, match="client_failed"):
+            await here.chat.close()
+        with pytest.raises(RuntimeError, match="client_failed"):
+            await soon(ChatConnection(here.server.url).connect())
+        here.chat = ChatConnection(here.server.url)

@@ -69,9 +69,7 @@ async def ended(log: RedisSessionLog, turn: str = "t1") -> Event:
     return found[0]
 
 
-async def test_what_a_client_may_not_choose_is_refused_and_leaves_no_trace(
-    node: Node, log: RedisSessionLog
-) -> None:
+async def test_what_a_client_may_not_choose_is_refused_and_leaves_no_trace(node: Node, log: RedisSessionLog) -> None:
     assert await refused(node, create(model="nobody")) == "unsupported"
     assert await refused(node, create(params={"base_url": "http://x"})) == "unsupported"
     assert await refused(node, create(input=[{"type": "text", "text": "x" * 2_000}])) == "too_large"
