@@ -63,9 +63,16 @@ class Asked:
 
     def is_named_by(self, frame: Frame) -> bool:
         """Whether the frame speaks of nothing else than the command does."""
-        # The turn of a session.opened is the cursor's, not the command's.
-        names = ("session",) if frame["type"] == "session.opened" else ("session", "turn")
-        return all(frame.get(name) in (None, self.about(name)) for name in names)
+        return all(frame.get(name) in (None, self.about(name)) for name in _names_in(frame))
+
+    def is_named_in_full(self, frame: Frame) -> bool:
+        """Whether the frame also speaks of all that the command does."""
+        return all(frame.get(name) == self.about(name) for name in _names_in(frame))
+
+
+def _names_in(frame: Frame) -> tuple[str, ...]:
+    # The turn of a session.opened is the cursor's, not the command's.
+    return ("session",) if frame["type"] == "session.opened" else ("session", "turn")
 
 
 def asked_by(command: AnyCommand, history: History, *, greeted: bool) -> Asked:
@@ -124,7 +131,8 @@ class Answers:
             why = "was answered before" if reply_to in self._answered else "was never asked"
             raise RuleBroken("ANSWER-2", f"{kind} in reply to {reply_to}, which {why}")
         fitting = [asked for asked in candidates if asked.takes(kind)]
-        chosen = next((asked for asked in fitting if asked.is_named_by(frame)), None)
+        named = [asked for asked in fitting if asked.is_named_by(frame)]
+        chosen = next((asked for asked in named if asked.is_named_in_full(frame)), named[0] if named else None)
         if chosen is not None:
             self._waiting.remove(chosen)
             if reply_to is not None:

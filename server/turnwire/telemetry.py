@@ -29,6 +29,8 @@ FIELDS: Final = frozenset(
         *("input_tokens", "output_tokens", "prompt_hash"),
         # Why: words of this code base, and details that ports.Failure promises to be free of content.
         *("kind", "why", "takes", "becomes", "detail", "code", "close", "result", "setting"),
+        # Where: of this machine, not of a person.
+        *("directory", "pid", "port"),
         # A library's line.
         *("library", "place", "text"),
     ]
@@ -52,9 +54,9 @@ def configure(level: str, stream: TextIO | None = None) -> None:
 
     `level` is debug, info, warning or error; libraries are heard from warning on.
     """
-    stream = sys.stderr if stream is None else stream
+    output = stream or sys.stderr
     renderer: Processor = (
-        structlog.dev.ConsoleRenderer(colors=True) if stream.isatty() else structlog.processors.JSONRenderer()
+        structlog.dev.ConsoleRenderer(colors=True) if output.isatty() else structlog.processors.JSONRenderer()
     )
     structlog.configure(
         processors=[
@@ -65,7 +67,7 @@ def configure(level: str, stream: TextIO | None = None) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(stream),
+        logger_factory=structlog.WriteLoggerFactory(output),
         cache_logger_on_first_use=False,
     )
     root = logging.getLogger()

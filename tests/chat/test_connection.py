@@ -728,4 +728,3 @@ async def test_a_fault_of_the_client_itself_leaves_nobody_waiting(monkeypatch: p
             await here.chat.close()
         with pytest.raises(RuntimeError, match="client_failed"):
             await soon(ChatConnection(here.server.url).connect())
-        here.chat = ChatConnection(here.server.url)

@@ -131,6 +131,10 @@ LEGAL: dict[str, list[Step]] = {
     "answers in another order": greeted()
     + client({"type": "ping", "id": "p"}, opens(), {"type": "ping"})
     + server({"type": "pong"}, unopened(reply_to="o"), {"type": "pong", "reply_to": "p"}),
+    "errors to what has no id": greeted()
+    + without_ids(client(creates("t"), opens("x"), {"type": "dance"}))
+    + server(refusal("unsupported"), LOG.opened(0), refusal("rate_limited", session="x"))
+    + without_ids(server(created("t", 1), LOG.frames[0])),
     "an id used again once it was answered": greeted()
     + client({"type": "ping", "id": "p"})
     + server({"type": "pong", "reply_to": "p"})

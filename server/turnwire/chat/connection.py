@@ -115,11 +115,12 @@ class ChatConnection:
             task.cancel()
         if self._wire is not None:
             await self._wire.close()
-        if self._runner is not None:
-            self._runner.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._runner
         self._end_all(CLOSED)
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            runner.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await runner
 
     def abort(self) -> None:
         """Cut the transport as a broken network would. A connection that may come back does."""

@@ -99,7 +99,7 @@ class EmbeddedStore:
                 try:
                     await self._place.ensure()
                 except StartError as error:  # tried again at the next look
-                    _log.error("embedded_store_not_restarted", reason=str(error))
+                    _log.error("embedded_store_not_restarted", why=str(error))
 
 
 async def start_embedded(data_dir: Path) -> EmbeddedStore:
