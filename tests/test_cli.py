@@ -16,6 +16,7 @@ from turnwire import app as app_module
 from turnwire import telemetry
 from turnwire.app import StartError
 from turnwire.chat import terminal
+from turnwire.chat.connection import VERSION
 from turnwire.cli import app
 from turnwire.settings import Settings
 
@@ -37,7 +38,7 @@ def run(*arguments: str, **environment: str) -> Result:
 
 def test_the_version_is_the_packages() -> None:
     result = run("--version")
-    assert (result.exit_code, result.stdout) == (0, f"{terminal.VERSION}\n")
+    assert (result.exit_code, result.stdout) == (0, f"{VERSION}\n")
 
 
 @pytest.mark.parametrize("command", ["serve", "config"])

@@ -95,3 +95,14 @@ async def test_a_pending_cancel_is_forgotten_after_its_time(log: RedisSessionLog
         client.zadd(name, {"s1:t1": 1}, xx=True)
 
     assert (await log.accept_turn(request())).result == "running"
+
+
+async def test_forgotten_cancels_make_room_for_others(log: RedisSessionLog, server: StoreServer) -> None:
+    turns = [f"t{number}" for number in range(LIMITS.pending_cancels_max)]
+    for turn in turns:
+        await log.cancel_turn(key(turn), "alice", "")
+    with server.client() as client:
+        (name,) = client.keys("*:cancels")
+        client.zadd(name, {f"s1:{turn}": 1 for turn in turns}, xx=True)
+
+    assert (await log.cancel_turn(key("one-more"), "alice", "")).result == "pending"

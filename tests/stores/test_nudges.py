@@ -60,6 +60,20 @@ async def test_nudges_of_one_session_that_were_not_read_are_one(log: RedisSessio
     assert heard == [("s1", 21), ("s2", 1)]
 
 
+async def test_a_cancel_that_is_repeated_tells_of_no_growth(log: RedisSessionLog, other: RedisSessionLog) -> None:
+    second = SessionKey("alice", "s2")
+    for session in (SESSION, second):
+        await other.accept_turn(request(session.turn("t1")))
+        await log.watch(session)
+    await other.cancel_turn(key(), "bob", "")
+    assert (await next_of(log)).key == SESSION
+
+    await other.cancel_turn(key(), "bob", "")
+    await append(other, batch(second.turn("t1")))
+
+    assert (await next_of(log)).key == second
+
+
 async def test_an_unwatched_session_is_silent(log: RedisSessionLog, other: RedisSessionLog) -> None:
     second = SessionKey("alice", "s2")
     for session in (SESSION, second):

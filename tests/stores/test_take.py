@@ -1,5 +1,7 @@
 """take_turn, renew_leases, overdue_turns: who may write a turn."""
 
+import pytest
+
 from tests.stores.conftest import LIMITS
 from tests.stores.making import (
     SESSION,
@@ -191,6 +193,21 @@ async def test_sessions_that_were_idle_for_long_are_removed_unless_a_turn_runs(
     assert len(await entries_of(log, fresh)) == 1
     assert not [name for name in server.contents() if ":idle" in name]
     assert types((await log.accept_turn(request(idle.turn("t1")))).logged) == [("turn.accepted", "t1")]
+
+
+async def test_a_session_that_is_written_to_while_it_is_found_idle_stays(
+    log: RedisSessionLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await log.accept_turn(request())
+    await append(log, sealing())
+
+    async def found(indexes: object, count_max: int) -> list[bytes]:
+        return [b"alice:s1", b"alice:never"]
+
+    monkeypatch.setattr(log, "_due", found)
+
+    assert await log.expire_sessions(10) == 0
+    assert (await log.read_view(SESSION, 1)).head == 3
 
 
 async def test_the_sweep_removes_idle_sessions_now_and_then(log: RedisSessionLog, server: StoreServer) -> None:

@@ -164,13 +164,13 @@ class Sender:
     # --- cursors --------------------------------------------------------------------------------------------------
 
     async def _open(self, item: OpenCursor) -> None:
-        if item.cursor not in item.feed.readers:  # closed, or opened anew, while this waited
-            return
+        """Every open is answered, also when its cursor was closed or replaced while the answer waited here."""
         for frame in item.opening.frames:
             await self._transmit([self._codec.encode(frame)])
-        item.cursor.stand_at(item.opening.gen, item.opening.seq)
-        item.cursor.feed = item.feed
-        self.advance(item.cursor)
+        if item.cursor in item.feed.readers:
+            item.cursor.stand_at(item.opening.gen, item.opening.seq)
+            item.cursor.feed = item.feed
+            self.advance(item.cursor)
 
     async def _advance(self, cursor: Cursor) -> None:
         """Send some of what lies past the cursor; if more is left, come back to it after the others."""

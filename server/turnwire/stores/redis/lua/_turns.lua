@@ -67,21 +67,19 @@ local function promote()
 end
 
 -- End a turn whose terminal is the log's newest entry. The promoted turn's name, or ''.
-local function seal(turn, was, state, record, kind, body)
+local function seal(turn, state, record, kind, body)
   redis.call('HSET', turn_key(turn), 'state', state, 'record', record,
     'end_type', kind, 'end_body', body, 'end_seq', HEAD, 'end_at', NOW)
   redis.call('ZREM', LEASES, member(turn))
-  if was == 'queued' then
-    redis.call('LREM', SESSION .. ':queue', 1, turn)
-  end
+  redis.call('LREM', SESSION .. ':queue', 1, turn)
   if ACTIVE ~= turn then return '' end
   return promote()
 end
 
 -- End a turn that never ran.
-local function seal_cancelled(turn, was, body)
+local function seal_cancelled(turn, body)
   log_event('turn.done', turn, body)
-  seal(turn, was, 'done', EMPTY_RECORD, 'turn.done', body)
+  seal(turn, 'done', EMPTY_RECORD, 'turn.done', body)
 end
 
 -- Store that a running or parked turn is to stop, and tell its holder: `body` is turn.cancelling's. Returns who was

@@ -60,7 +60,7 @@ local interrupted, next_turn = '', ''
 if result == 'queued' and ARGV[9] == 'interrupt' then
   for _, waiting in ipairs(redis.call('LRANGE', QUEUE, 0, -1)) do
     local w = redis.call('HMGET', turn_key(waiting), 'nonce', 'cancelled_body')
-    if w[1] == '' then seal_cancelled(waiting, 'queued', w[2]) end
+    if w[1] == '' then seal_cancelled(waiting, w[2]) end
   end
   interrupted = ACTIVE
   local _
@@ -82,7 +82,7 @@ elseif result == 'queued' then
   redis.call('ZADD', LEASES, NOW + ARGV[16], member(turn))
 else
   redis.call('ZREM', KEYS[5], session_id() .. ':' .. turn)
-  seal_cancelled(turn, '', ARGV[7])
+  seal_cancelled(turn, ARGV[7])
 end
 
 redis.call('ZADD', SESSION .. ':turns', seq, turn)

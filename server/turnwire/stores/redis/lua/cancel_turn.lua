@@ -29,7 +29,7 @@ end
 local first = HEAD + 1
 local node, take = '', ''
 if state == 'queued' and t[2] == '' then
-  seal_cancelled(turn, state, t[3])
+  seal_cancelled(turn, t[3])
 else
   node, take = ask_to_stop(turn, by, ARGV[4])
 end

@@ -5,12 +5,9 @@
 -- ARGV  gen, idle ms
 -- Returns 1 when it was removed, else 0.
 
-local due = tonumber(redis.call('ZSCORE', KEYS[4], string.sub(SESSION, 9)) or 0)
-if not GEN then
-  redis.call('ZREM', KEYS[4], string.sub(SESSION, 9))
-  return 0
-end
-if due > NOW then return 0 end
+local due = redis.call('ZSCORE', KEYS[4], string.sub(SESSION, 9))
+-- It was written to, or removed, since it was found to be due.
+if not due or tonumber(due) > NOW then return 0 end
 if ACTIVE ~= '' then
   redis.call('ZADD', KEYS[4], NOW + ARGV[2], string.sub(SESSION, 9))
   return 0

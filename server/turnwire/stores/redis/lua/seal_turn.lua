@@ -7,7 +7,7 @@
 -- Returns {ok, gen, first seq, at, counter, cancelled by, next}, or as in _append.lua. `next` is now to be run and has
 -- no owner.
 
-local next_turn = seal(turn, state, ARGV[next_arg], ARGV[next_arg + 1], ARGV[next_arg + 2], ARGV[next_arg + 3])
+local next_turn = seal(turn, ARGV[next_arg], ARGV[next_arg + 1], ARGV[next_arg + 2], ARGV[next_arg + 3])
 redis.call('HSET', T, 'batch_next', next_turn)
 touch(KEYS[4], KEYS[5], ARGV[next_arg + 4])
 publish()
