@@ -254,6 +254,7 @@ async def test_a_turn_that_its_node_never_began_to_answer_is_run_again_by_the_ne
         async with watched.chat as chat:
             turn = await chat.send("s_again", "stall")
             await provider.request(number)
+            await until(lambda: "turn.started" in watched.seen)
             await node.kill()
         successor = await NodeProcess.start(folder, environment)
         try:

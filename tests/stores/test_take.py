@@ -187,7 +187,10 @@ async def test_sessions_that_were_idle_for_long_are_removed_unless_a_turn_runs(
         await log.accept_turn(request(fresh.turn("t1")))
 
         assert await brief.expire_sessions(10) == 1
+        before = dict(server.contents()["tw:{47}.idle"])  # type: ignore[call-overload]
         assert await log.expire_sessions(10) == 0
+        put_off = dict(server.contents()["tw:{47}.idle"])  # type: ignore[call-overload]
+        assert put_off["alice:busy"] >= before["alice:busy"] + LIMITS.idle_ms
 
     assert [turn.state for turn in (await log.read_view(busy, 1)).turns] == ["running"]
     assert len(await entries_of(log, fresh)) == 1

@@ -19,6 +19,8 @@ class Watched:
         self.history = History() if history is None else history
         self.broken: list[RuleBroken] = []
         self.frames = 0
+        self.seen: set[str] = set()
+        """Types of all frames that have come."""
         self.connections = 0
         self._codec = JSON if codec == "json" else MSGPACK
         self._verifier = Verifier(self.history, codec=self._codec)
@@ -39,7 +41,9 @@ class Watched:
             self._verifier = Verifier(self.history, codec=self._codec)
 
     def _on_frame(self, sender: Literal["client", "server"], frame: dict[str, Any]) -> None:
-        self.frames += sender == "server"
+        if sender == "server":
+            self.frames += 1
+            self.seen.add(frame["type"])
         try:
             if sender == "client":
                 self._verifier.client_sent(frame)
