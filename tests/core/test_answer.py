@@ -30,7 +30,7 @@ def test_an_answer_without_deltas_is_empty() -> None:
     answer = Answer()
     assert answer.empty
     assert (answer.parts_count, answer.bytes, answer.open_parts()) == (0, 0, [])
-    assert (answer.summaries(), answer.as_parts(), answer.text_of("text")) == ([], [], "")
+    assert (answer.summaries(), answer.as_parts()) == ([], [])
 
 
 def test_a_delta_without_text_makes_a_part_all_the_same() -> None:
@@ -77,16 +77,9 @@ def test_lengths_and_checksums_are_those_of_each_parts_whole_text(pieces: list[t
     assert [part for part, _ in answer.open_parts()] == [
         part for part in order if not [last for number, _, last in pieces if number == part][-1]
     ]
-    for part in order:
-        assert answer.text_of(KINDS[part]).encode() == whole[part]
+    assert {part["part"]: part["text"].encode() for part in answer.as_parts()} == whole
     part_adapter.validate_python(answer.as_parts())
     summary_adapter.validate_python(answer.summaries())
-
-
-def test_text_of_a_kind_is_that_of_all_its_parts_in_their_order() -> None:
-    answer = answer_of([Delta("t", 0, "text", "a"), Delta("t", 1, "reasoning", "-"), Delta("t", 2, "text", "b")])
-    answer.add(Delta("t", 0, "text", "c"))
-    assert answer.text_of("text") == "acb"
 
 
 @properly

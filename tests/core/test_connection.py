@@ -96,8 +96,8 @@ def silent(connection: Connection) -> bool:
         *connection.received(command("ping", id="late"), 10, NOW + 60_000),
         *connection.received(command("hello", id="late"), 10, NOW + 60_000),
         *connection.received(say(id="late"), 10, NOW + 60_000),
-        *connection.refused(FrameRefused("bad_frame", "late", reply_to="late"), NOW + 60_000),
-        *connection.refused(FrameRefused("bad_frame", "late", close=CloseCode.BAD_FRAME), NOW + 60_000),
+        *connection.refused(FrameRefused("bad_frame", "late", reply_to="late"), 10, NOW + 60_000),
+        *connection.refused(FrameRefused("bad_frame", "late", close=CloseCode.BAD_FRAME), 10, NOW + 60_000),
         *connection.tick(NOW + 60_000),
         *connection.authenticated("ann"),
         *connection.authenticated(None),
@@ -247,7 +247,7 @@ def test_a_client_that_says_no_hello_in_time_is_closed() -> None:
 def test_pings_and_nonsense_do_not_put_the_deadline_off() -> None:
     connection = connection_of()
     receive(connection, command("ping"), now_ms=NOW + 4_000)
-    connection.refused(FrameRefused("bad_frame", "what?"), NOW + 4_500)
+    connection.refused(FrameRefused("bad_frame", "what?"), 10, NOW + 4_500)
     assert connection.deadline_ms() == NOW + HELLO_MS
 
 
@@ -314,16 +314,16 @@ def test_a_failure_is_said_before_the_connection_closes_and_only_once() -> None:
 def test_a_frame_that_is_no_valid_command_is_answered_by_its_id_and_the_connection_goes_on() -> None:
     for connection in (connection_of(), opened()):
         before = connection.phase
-        frame = only_frame(connection.refused(FrameRefused("unsupported", "no such command", reply_to="x"), NOW))
+        frame = only_frame(connection.refused(FrameRefused("unsupported", "no such command", reply_to="x"), 10, NOW))
         assert (frame["reply_to"], frame["error"]["code"]) == ("x", "unsupported")
-        assert "reply_to" not in only_frame(connection.refused(FrameRefused("bad_frame", "no id"), NOW))
+        assert "reply_to" not in only_frame(connection.refused(FrameRefused("bad_frame", "no id"), 10, NOW))
         assert connection.phase == before
 
 
 @pytest.mark.parametrize("make", [connection_of, opened])
 def test_a_message_that_is_no_frame_closes_the_connection_with_its_code(make: Callable[[], Connection]) -> None:
     connection = make()
-    effects = connection.refused(FrameRefused("too_large", "too many bytes", close=CloseCode.TOO_LARGE), NOW)
+    effects = connection.refused(FrameRefused("too_large", "too many bytes", close=CloseCode.TOO_LARGE), 10, NOW)
     assert code_and_close(effects) == ("too_large", CloseCode.TOO_LARGE)
     assert silent(connection)
 
@@ -332,7 +332,7 @@ def test_what_closes_the_connection_is_said_even_to_a_client_that_sends_too_much
     connection = opened(frames_per_s=1)
     while receive(connection, command("ping"))[0] == Send({"type": "pong"}):
         pass
-    effects = connection.refused(FrameRefused("bad_frame", "not JSON", close=CloseCode.BAD_FRAME), NOW)
+    effects = connection.refused(FrameRefused("bad_frame", "not JSON", close=CloseCode.BAD_FRAME), 10, NOW)
     assert code_and_close(effects) == ("bad_frame", CloseCode.BAD_FRAME)
 
 
@@ -371,12 +371,19 @@ def test_bytes_are_counted_too_and_the_largest_command_always_gets_through() -> 
     assert connection.received(say(), 2_000, rested + 2_000) == [Execute(say())]
 
 
+def test_a_server_that_allows_many_bytes_takes_two_seconds_worth_at_once() -> None:
+    connection, rested = opened(bytes_per_s=3_000_000), NOW + 1_000
+    for _ in range(6):
+        assert connection.received(say(), 1_000_000, rested) == [Execute(say())]
+    assert only_frame(connection.received(say(), 3_000, rested))["error"]["retry_after_ms"] == 1
+
+
 def test_frames_that_are_no_commands_count_like_those_that_are() -> None:
     connection = opened(frames_per_s=1)
     bad = FrameRefused("bad_frame", "what?", reply_to="b")
-    answers = [only_frame(connection.refused(bad, NOW))["error"]["code"] for _ in range(3)]
+    answers = [only_frame(connection.refused(bad, 10, NOW))["error"]["code"] for _ in range(3)]
     assert answers == ["bad_frame", "rate_limited", "rate_limited"]  # hello was the first of two
-    assert only_frame(connection.refused(bad, NOW))["reply_to"] == "b"
+    assert only_frame(connection.refused(bad, 10, NOW))["reply_to"] == "b"
     assert only_frame(receive(connection, command("ping")))["error"]["code"] == "rate_limited"
 
 
@@ -384,7 +391,7 @@ def test_frames_that_are_no_commands_count_like_those_that_are() -> None:
 def test_a_client_that_goes_on_through_refusals_is_closed(malformed: bool) -> None:
     def refusal() -> list[Effect]:
         if malformed:
-            return connection.refused(FrameRefused("bad_frame", "what?"), NOW)
+            return connection.refused(FrameRefused("bad_frame", "what?"), 10, NOW)
         return receive(connection, command("ping"))
 
     connection = drained(opened(frames_per_s=1))
@@ -406,38 +413,46 @@ def test_a_connection_has_so_many_sessions_open_and_no_more() -> None:
     connection.session_opened("s1")
     connection.session_opened("s2")
     for more in (command("session.open", id="1", session="s3"), say(id="1", session="s3")):
-        frame = only_frame(receive(connection, more))
+        frame = connection.refusal_of(more)
+        assert frame is not None
         assert (frame["reply_to"], frame["session"], frame["error"]["code"]) == ("1", "s3", "rate_limited")
-    again = [command("session.open", session="s1"), say(session="s2")]
-    assert receive(connection, *again) == [Execute(one) for one in again]
-    close = command("session.close", session="s1")
-    assert receive(connection, close) == [Execute(close)]
-    third = command("session.open", session="s3")
-    assert receive(connection, third) == [Execute(third)]
+    for again in (command("session.open", session="s1"), say(session="s2"), command("session.close", session="s3")):
+        assert connection.refusal_of(again) is None
+    connection.session_left("s1")
+    assert connection.refusal_of(command("session.open", session="s3")) is None
 
 
 def test_a_connection_has_so_many_turns_running_and_no_more() -> None:
     connection = opened(turns_running_max=2)
     connection.turn_taken_up("s1", "t1")
     connection.turn_taken_up("s2", "t1")
-    frame = only_frame(receive(connection, say(id="1", session="s1", turn="t3")))
+    frame = connection.refusal_of(say(id="1", session="s1", turn="t3"))
+    assert frame is not None
     assert (frame["reply_to"], frame["turn"], frame["error"]["code"]) == ("1", "t3", "rate_limited")
-    others = [command("session.open", session="s1"), command("turn.cancel", session="s1", turn="t1")]
-    assert receive(connection, *others) == [Execute(one) for one in others]
+    for other in (command("session.open", session="s1"), command("turn.cancel", session="s1", turn="t1")):
+        assert connection.refusal_of(other) is None
     connection.turn_ended("s1", "t1")
     connection.turn_ended("s1", "t1")
     connection.turn_ended("s1", "never-taken-up")
-    assert receive(connection, say(turn="t3")) == [Execute(say(turn="t3"))]
+    assert connection.refusal_of(say(turn="t3")) is None
 
 
-def test_the_turns_of_a_closed_session_count_no_more_because_their_ends_are_not_seen() -> None:
-    connection = opened(turns_running_max=2)
-    connection.turn_taken_up("s1", "t1")
-    connection.turn_taken_up("s2", "t1")
-    receive(connection, command("session.close", session="s1"))
-    assert receive(connection, say(turn="t3")) == [Execute(say(turn="t3"))]
-    connection.turn_taken_up("s1", "t3")
-    assert "error" in only_frame(receive(connection, say(turn="t4")))
+def test_the_turns_of_a_session_that_was_left_count_no_more_because_their_ends_are_not_seen() -> None:
+    connection = opened(turns_running_max=3)
+    for session, turn in (("s1", "t1"), ("s1", "t2"), ("s2", "t1")):
+        connection.turn_taken_up(session, turn)
+    connection.session_left("s1")
+    for turn in ("t3", "t4"):
+        assert connection.refusal_of(say(turn=turn)) is None
+        connection.turn_taken_up("s1", turn)
+    assert connection.refusal_of(say(turn="t5")) is not None
+
+
+def test_malformed_frames_count_against_the_bytes_too() -> None:
+    connection = drained(opened(frames_per_s=1_000, bytes_per_s=1_024))
+    bad = FrameRefused("bad_frame", "what?")
+    answers = [only_frame(connection.refused(bad, 1_048_576, NOW))["error"]["code"] for _ in range(2)]
+    assert answers[-1] == "rate_limited"
 
 
 # --- frames -----------------------------------------------------------------------------------------------------------
@@ -526,14 +541,18 @@ class Played:
         if connection.phase != "closed":
             self.given.append(id)
         if name == "malformed":
-            return connection.refused(FrameRefused("bad_frame", "what?", reply_to=id), self.now_ms)
+            return connection.refused(FrameRefused("bad_frame", "what?", reply_to=id), 10, self.now_ms)
         if name == "no frame":
-            return connection.refused(FrameRefused("bad_frame", "?", close=CloseCode.BAD_FRAME), self.now_ms)
+            return connection.refused(FrameRefused("bad_frame", "?", close=CloseCode.BAD_FRAME), 10, self.now_ms)
         value: dict[str, Any] = {"type": name, "id": id, "session": f"s{choice}", "turn": f"t{choice}"}
         return connection.received(validate_command(value | FIELDS.get(name, {})), 100, self.now_ms)
 
     def carry_out(self, one: Any) -> None:
         """The store says yes to everything. What a refresh answers is kept apart: it is the Execute's answer."""
+        if self.connection.refusal_of(one) is not None:
+            return
+        if one.type == "session.close":
+            self.connection.session_left(one.session)
         if one.type in ("session.open", "turn.create"):
             self.connection.session_opened(one.session)
         if one.type == "turn.create":

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.stores.conftest import LIMITS
-from tests.stores.making import SESSION, append, batch, entries_of, key, request, sealing, text, types
+from tests.stores.making import SESSION, append, batch, entries_of, key, make_overdue, request, sealing, text, types
 from tests.stores.server import StoreServer
 from turnwire.core.entries import Event
 from turnwire.core.log_values import SessionKey
@@ -196,3 +196,17 @@ async def test_a_long_log_is_cut_when_a_turn_begins_in_a_quiet_session(log: Redi
     assert [entry.seq for entry in place.entries] == list(range(view.floor + 1, head + 2))
     lost = await log.read_range(SESSION, view.floor - 2, 100)
     assert (lost.at_known, lost.entries) == (False, [])
+
+
+async def test_interrupt_leaves_a_turn_that_is_being_ended_to_whoever_ends_it(
+    log: RedisSessionLog, other: RedisSessionLog, server: StoreServer
+) -> None:
+    await log.accept_turn(request())
+    await log.accept_turn(request(key("t2"), on_busy="queue"))
+    make_overdue(server, key("t2"))
+    assert (await other.take_turn(key("t2"), "n2")).state == "queued"
+
+    accepted = await log.accept_turn(request(key("t3"), on_busy="interrupt"))
+
+    assert types(accepted.logged) == [("turn.cancelling", "t1"), ("turn.accepted", "t3")]
+    assert (await append(other, sealing(key("t2"), nonce="n2", state="error"))).result == "ok"

@@ -60,9 +60,6 @@ class Answer:
         """Parts that have not had their last delta."""
         return [(number, part.kind) for number, part in self._parts.items() if not part.last]
 
-    def text_of(self, kind: Kind) -> str:
-        return "".join("".join(part.texts) for part in self._parts.values() if part.kind == kind)
-
     def summaries(self) -> list[dict[str, Any]]:
         """`parts` of a terminal: number, kind, length and CRC-32 of each."""
         return [

@@ -1,7 +1,8 @@
 """One client's connection: handshake, open, closing. Frames and time in, effects out; no socket, no task.
 
-The caller carries out every effect in order and reports back what became of the ones that take time (`authenticated`,
-`refreshed`, `turn_taken_up`, `turn_ended`). Whatever arrives after a Close is ignored.
+The caller carries out every effect in order, asks `refusal_of` before each Execute, and reports back what became of it
+(`authenticated`, `refreshed`, `session_opened`, `session_left`, `turn_taken_up`, `turn_ended`). Whatever arrives after
+a Close is ignored.
 
 Commands may be sent together with `hello`, without waiting: they wait here, bounded, until the client is known.
 """
@@ -148,13 +149,13 @@ class Connection:
             return []
         return self._command(command)
 
-    def refused(self, refusal: FrameRefused, now_ms: int) -> list[Effect]:
-        """A frame that is no valid command. It counts like one."""
+    def refused(self, refusal: FrameRefused, size: int, now_ms: int) -> list[Effect]:
+        """A frame of `size` bytes that is no valid command. It counts like one."""
         if self.phase == "closed":
             return []
         if refusal.close is not None:
             self.phase = "closed"
-        wait_ms = self._frames.take(1, now_ms)
+        wait_ms = self._frames.take(1, now_ms) or self._bytes.take(size, now_ms)
         if wait_ms and refusal.close is None:
             return self._refuse_for_rate(None, refusal.reply_to, wait_ms, now_ms)
         frame = error_frame(refusal.code, refusal.message, reply_to=refusal.reply_to)
@@ -210,9 +211,28 @@ class Connection:
             return self.fail(CloseCode.FORBIDDEN, "forbidden", "the token is another user's", command)
         return [Send(reply("ack", command, expires_at=expires_at))]
 
+    def refusal_of(self, command: AnyCommand) -> Frame | None:
+        """The answer to a command that goes beyond what this connection may have; ask when it is carried out, because
+        several may have been sent together."""
+        allowed = self._greeting.limits
+        if not isinstance(command, SessionOpen | TurnCreate):
+            return None
+        if command.session not in self._sessions and len(self._sessions) >= allowed.sessions_open_max:
+            text = f"this connection has {len(self._sessions)} sessions open; close one first"
+            return error_frame("rate_limited", text, command=command)
+        if isinstance(command, TurnCreate) and len(self._turns) >= allowed.turns_running_max:
+            text = f"this connection has {len(self._turns)} turns running; wait for one to end"
+            return error_frame("rate_limited", text, command=command)
+        return None
+
     def session_opened(self, session: str) -> None:
         """A cursor stands on the session, by session.open or by its first turn.create."""
         self._sessions.add(session)
+
+    def session_left(self, session: str) -> None:
+        """No cursor stands on the session any more, so its turns' ends will not be seen here."""
+        self._sessions.discard(session)
+        self._turns = {turn for turn in self._turns if turn[0] != session}
 
     def turn_taken_up(self, session: str, turn: str) -> None:
         """A turn that this connection created was accepted."""
@@ -239,17 +259,6 @@ class Connection:
         return [Authenticate(hello.token)]
 
     def _command(self, command: AnyCommand) -> list[Effect]:
-        allowed = self._greeting.limits
-        if isinstance(command, SessionOpen | TurnCreate):
-            if command.session not in self._sessions and len(self._sessions) >= allowed.sessions_open_max:
-                text = f"this connection has {len(self._sessions)} sessions open; close one first"
-                return [Send(error_frame("rate_limited", text, command=command))]
-            if isinstance(command, TurnCreate) and len(self._turns) >= allowed.turns_running_max:
-                text = f"this connection has {len(self._turns)} turns running; wait for one to end"
-                return [Send(error_frame("rate_limited", text, command=command))]
-        if isinstance(command, SessionClose):
-            self._sessions.discard(command.session)
-            self._turns = {turn for turn in self._turns if turn[0] != command.session}
         if isinstance(command, Hello | Ping):
             raise TypeError(f"{command.type} is answered on arrival")
         return [Execute(command)]

@@ -29,7 +29,6 @@ Happening = Literal["start", "retry", "content", "park", "answer", "end"]
 
 TABLE: Final[dict[tuple[State, Happening], State]] = {
     ("accepted", "start"): "started",
-    ("accepted", "retry"): "accepted",
     ("accepted", "end"): "over",
     ("started", "start"): "started",
     ("started", "retry"): "started",

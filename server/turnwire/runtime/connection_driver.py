@@ -143,12 +143,13 @@ class ConnectionDriver:
 
     def _take_in(self, message: str | bytes) -> None:
         now_ms = self._clock.monotonic_ms()
+        size = len(message) if isinstance(message, bytes) else len(message.encode())
         try:
             command = self._codec.decode_command(message, self._limits.command_bytes_max)
         except FrameRefused as refusal:
-            self._carry_out(self._core.refused(refusal, now_ms))
+            self._carry_out(self._core.refused(refusal, size, now_ms))
         else:
-            self._carry_out(self._core.received(command, len(message), now_ms))
+            self._carry_out(self._core.received(command, size, now_ms))
 
     def _carry_out(self, effects: Sequence[Effect]) -> None:
         for effect in effects:
@@ -187,6 +188,10 @@ class ConnectionDriver:
 
     async def _execute(self, effect: Execute) -> None:
         command = effect.command
+        refusal = self._core.refusal_of(command)
+        if refusal is not None:
+            self._push(refusal)
+            return
         try:
             match command:
                 case SessionOpen():
@@ -237,7 +242,8 @@ class ConnectionDriver:
                 await self._leave(cursor)
                 raise
             self._push(OpenCursor(cursor, feed, opening))
-        self._core.turn_taken_up(command.session, command.turn)
+        if not created.duplicate:
+            self._core.turn_taken_up(command.session, command.turn)
         self._push(
             reply(
                 "ack",
@@ -254,15 +260,16 @@ class ConnectionDriver:
         old = self._cursors.get(session)
         cursor = Cursor(self._sender, SessionKey(self._core.user, session), history)
         feed = await self._hub.attach(cursor.key, cursor)
-        if old is not None:
-            await self._leave(old)
         self._cursors[session] = cursor
         self._core.session_opened(session)
+        if old is not None:
+            await self._leave(old)
         return cursor, feed
 
     async def _leave(self, cursor: Cursor) -> None:
         if self._cursors.get(cursor.key.session) is cursor:
             del self._cursors[cursor.key.session]
+            self._core.session_left(cursor.key.session)
         self._sender.forget(cursor)
         try:
             await self._hub.detach(cursor.key, cursor)

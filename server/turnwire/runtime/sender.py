@@ -165,8 +165,7 @@ class Sender:
 
     async def _open(self, item: OpenCursor) -> None:
         """Every open is answered, also when its cursor was closed or replaced while the answer waited here."""
-        for frame in item.opening.frames:
-            await self._transmit([self._codec.encode(frame)])
+        await self._send_frames(item.opening.frames)
         if item.cursor in item.feed.readers:
             item.cursor.stand_at(item.opening.gen, item.opening.seq)
             item.cursor.feed = item.feed
@@ -209,10 +208,16 @@ class Sender:
     async def _snapshot(self, cursor: Cursor) -> None:
         """Unasked: the client's history is not the log's any more."""
         opening = await self._backend.snapshot(cursor.key, cursor.history, None)
-        for frame in opening.frames:
-            await self._transmit([self._codec.encode(frame)])
+        await self._send_frames(opening.frames)
         cursor.stand_at(opening.gen, opening.seq)
         self.advance(cursor)
+
+    async def _send_frames(self, frames: Sequence[Frame]) -> None:
+        """`session.opened` and its snapshots, one at a time: together they may be large."""
+        for frame in frames:
+            if "terminal" in frame:
+                self._on_terminal(frame["session"], frame["turn"])
+            await self._transmit([self._codec.encode(frame)])
 
     async def _send_entries(self, cursor: Cursor, feed: Feed, logged: Sequence[Logged]) -> None:
         merged = merge_logged(logged) if len(logged) > 1 else logged

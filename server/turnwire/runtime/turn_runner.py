@@ -26,6 +26,8 @@ from turnwire_protocol.codes import ErrorCode
 
 BRANCH_TURNS_MAX: Final = 200
 OUTPUT_BYTES_MAX: Final = 8 * 1024 * 1024
+ARGUMENTS_CHARS_MAX: Final = 65_536
+"""A tool call's arguments travel whole, in one turn.asked."""
 STEPS_MAX: Final = 32
 UPSTREAM_STOP_MS: Final = 5_000
 """How long a cancelled request may take to close its socket before the turn is sealed without it."""
@@ -155,10 +157,10 @@ class TurnRunner:
     def _ending_of(self, step: asyncio.Task[Finish]) -> Ending:
         try:
             finish = step.result()
+            asks = self._asks() if finish.reason == "tool_calls" else []
         except Failure as failure:
             _log.info("turn_failed", turn=self.key.turn, kind=failure.kind, detail=failure.detail)
             return self._sealed_with_error(failure)
-        asks = self._asks() if finish.reason == "tool_calls" else []
         if asks:
             entries = self.turn.park(asks)
             return Ending(entries, park_until_ms=self._clock.now_ms() + self._input_wait_ms)
@@ -166,6 +168,11 @@ class TurnRunner:
 
     def _asks(self) -> list[dict[str, Any]]:
         """One ask for each tool call that has no result yet; none where the client gave no tools to call."""
+        if any(
+            part["kind"] == "tool_call" and len(part["text"]) > ARGUMENTS_CHARS_MAX
+            for part in self.turn.answer.as_parts()
+        ):
+            raise Failure("output_too_large", f"a tool call with more than {ARGUMENTS_CHARS_MAX} characters")
         if not self._spec.tools or self.turn.step >= STEPS_MAX:
             return []
         return [
