@@ -336,3 +336,13 @@ async def test_another_users_session_looks_like_one_that_never_was(node: Node, l
     cancel = TurnCancel(type="turn.cancel", session="s1", turn="t1")
     assert await node.backend.cancel_turn("mallory", "mallory", cancel) == "pending"
     assert key() in node.running
+
+
+async def test_a_turn_that_was_taken_over_still_stops_when_nobody_watches(
+    node: Node, log: RedisSessionLog, other: RedisSessionLog, server: StoreServer
+) -> None:
+    spec = Spec([{"type": "text", "text": "hi"}], "demo/stall").to_json()
+    await other.accept_turn(request(spec=spec, cancel_after_ms=300))
+    make_overdue(server, key())
+    terminal = await ended(log)
+    assert terminal.type == "turn.done" and b'"cancelled"' in terminal.body

@@ -1,5 +1,6 @@
-"""What our WebSocket protocol class adds to uvicorn's, on real sockets: our close code where no pong comes, whole frames
-of every length, and a drop that does not wait."""
+"""What our WebSocket protocol class adds to uvicorn's, on real sockets.
+
+Our close code where no pong comes, whole frames of every length, and a drop that does not wait."""
 
 import asyncio
 import base64

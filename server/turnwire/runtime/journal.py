@@ -59,6 +59,9 @@ class Writer:
         """The definite answer to the ending."""
         self._journal = journal
         self._counter = counter
+        self._name = secrets.token_urlsafe(9)
+        """Begins the names of this writer's batches, which no other writer's may equal."""
+        self._batches = 0
         self._pending: deque[Entry] = deque()
         self._pending_chars = 0
         self._frozen: Batch | None = None
@@ -118,12 +121,13 @@ class Writer:
             entries = [self._pending.popleft() for _ in range(min(len(self._pending), entries_max))]
             self._pending_chars = sum(len(entry.text) for entry in self._pending if isinstance(entry, Delta))
             ending = self._ending if not self._pending else None
+            self._batches += 1
             if ending is not None:
                 entries.extend(ending.entries)
             self._frozen = Batch(
                 self.key,
                 self.nonce,
-                secrets.token_urlsafe(9),
+                f"{self._name}{self._batches}",
                 self._counter,
                 entries,
                 None if ending is None else ending.seal,

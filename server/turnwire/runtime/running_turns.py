@@ -77,6 +77,8 @@ class RunningTurns:
         turn = Turn(key.turn, spec.model, began_ms=self._clock.monotonic_ms())
         turn.fold(taken.entries)
         writer = self._journal.writer(key, nonce, taken.counter)
+        if taken.cancel_after_ms is not None:
+            self._cancel_after_ms[key] = taken.cancel_after_ms
         what = takeover_of(turn, taken.state, taken.cancel_by, taken.takes)
         _log.info("turn_taken", turn=key.turn, takes=taken.takes, becomes=what)
         if what == "run":

@@ -6,9 +6,10 @@ dropped when they come. (A client that reads replies inside the caller's task lo
 cancelled, and gives one caller's reply to the next.) Nothing is ever sent twice from here: whether that is safe, only
 the caller knows.
 
-Theory: https://redis.io/docs/latest/develop/reference/protocol-spec/. Packing and parsing are hiredis's. A pipeline of
-100 scripts costs a fifth of the CPU that it costs through redis-py's connection, which takes a timeout, a task switch
-and a call chain for each reply; that decided against it, because these are the replies to every piece of every answer.
+Theory: https://redis.io/docs/latest/develop/reference/protocol-spec/. Packing and parsing are hiredis's. A
+script in a pipeline of 100 costs 7 µs of CPU here and 25 µs through redis-py's connection, one alone 45 µs and 218 µs
+(a timeout, a task switch and a call chain for each reply); that decided against it, because these are the replies to
+every piece of every answer.
 """
 
 import asyncio
