@@ -58,6 +58,7 @@ prove: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m tests.benchmarks.relay $(ARGS)
+	$(BIN)/python -m tests.benchmarks.cancel
 
 schema: $(READY)
 	$(BIN)/python -m turnwire_protocol.schema
