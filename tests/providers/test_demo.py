@@ -29,6 +29,10 @@ async def events_of(demo: Provider, request: StepRequest) -> tuple[list[Provider
     return events, None
 
 
+def text_of(answer: Answer) -> str:
+    return "".join(part["text"] for part in answer.as_parts() if part["kind"] == "text")
+
+
 def answer_of(events: list[ProviderEvent]) -> Answer:
     answer = Answer()
     for event in events:
@@ -69,7 +73,7 @@ async def test_the_plain_answer_is_some_dozens_of_small_deltas_of_text_beyond_as
     deltas = [event for event in events if isinstance(event, Content)]
     assert 60 <= len(deltas) <= 200
     assert max(len(delta.text) for delta in deltas) <= 12
-    text = answer_of(events).text_of("text")
+    text = text_of(answer_of(events))
     assert text == demo_answer(asking(question).messages)
     assert not text.isascii()
     assert len(question) > 200 or question in text
@@ -98,7 +102,7 @@ async def test_error_before_fails_before_the_first_byte_and_may_be_tried_again()
 async def test_error_after_breaks_off_behind_some_text_without_a_finish() -> None:
     events, failure = await events_of(Demo("error-after", delay_ms=0), asking("hi"))
     assert failure == "truncated"
-    assert demo_answer(asking("hi").messages).startswith(answer_of(events).text_of("text"))
+    assert demo_answer(asking("hi").messages).startswith(text_of(answer_of(events)))
     assert 5 < len(events) < 60
     assert all(isinstance(event, Content) for event in events)
 
@@ -123,7 +127,7 @@ async def test_reasoning_comes_beside_the_text() -> None:
     events, _ = await events_of(Demo("reasoning", delay_ms=0), asking("hi"))
     answer = answer_of(events)
     assert [part["kind"] for part in answer.as_parts()] == ["reasoning", "text"]
-    assert answer.text_of("text") == demo_answer(asking("hi").messages)
+    assert text_of(answer) == demo_answer(asking("hi").messages)
 
 
 async def test_tool_asks_for_the_time_and_goes_on_with_the_result() -> None:
@@ -141,7 +145,7 @@ async def test_tool_asks_for_the_time_and_goes_on_with_the_result() -> None:
     result = Message("tool", ({"type": "text", "text": '"12:00"'},), call=call["call"])
     called = Message("assistant", (), (ToolCall(call["call"], "get_time", call["text"]),))
     events, _ = await events_of(demo, StepRequest([*asking("What time is it?").messages, called, result]))
-    assert '"12:00"' in answer_of(events).text_of("text")
+    assert '"12:00"' in text_of(answer_of(events))
     assert events[-1] == Finish("stop")
 
 
