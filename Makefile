@@ -53,7 +53,7 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 prove: $(READY)
-	$(BIN)/pytest -m prove $(ARGS)
+	$(BIN)/pytest -m prove -o faulthandler_timeout=3600 $(ARGS)
 	$(MAKE) bench
 
 bench: $(READY)
