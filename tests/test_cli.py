@@ -151,7 +151,7 @@ async def test_a_reader_that_has_had_enough_ends_the_chat_quietly() -> None:
         await peer.greet()
         opening = await peer.expect("session.open")
         assert process.stdout is not None and process.stderr is not None
-        process.stdout._transport.close()  # pyright: ignore[reportAttributeAccessIssue]
+        process.stdout._transport.close()  # pyright: ignore[reportAttributeAccessIssue] - on purpose
         place = {"session": "s", "gen": "g", "turn": "t"}
         opened = {
             "type": "session.opened",

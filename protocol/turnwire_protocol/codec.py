@@ -27,8 +27,8 @@ from turnwire_protocol.values import Id
 _command_adapter: TypeAdapter[AnyCommand] = TypeAdapter(AnyCommand)
 _id_adapter: TypeAdapter[str] = TypeAdapter(Id)
 # msgpack has no types of its own.
-_pack = cast("Callable[[Any], bytes]", msgpack.packb)  # pyright: ignore[reportUnknownMemberType]
-_unpack = cast("Callable[..., Any]", msgpack.unpackb)  # pyright: ignore[reportUnknownMemberType]
+_pack = cast("Callable[[Any], bytes]", msgpack.packb)  # pyright: ignore[reportUnknownMemberType] - msgpack has no types
+_unpack = cast("Callable[..., Any]", msgpack.unpackb)  # pyright: ignore[reportUnknownMemberType] - msgpack has no types
 
 
 class FrameRefused(Exception):

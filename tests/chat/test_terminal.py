@@ -279,7 +279,7 @@ async def test_a_conversation_is_taken_up_with_what_was_said(piped: Pipe, capsys
         assert await code_of(url, session="known") == 0
     out, err = capsys.readouterr()
     assert out == "Hi!\nYou said 2.\n"
-    assert "› hello" in err  # noqa: RUF001
+    assert "› hello" in err
     assert script.sent("turn.create")[0]["session"] == "known"
 
 
@@ -408,10 +408,10 @@ def take_terminal() -> None:
 async def test_a_person_types_edits_stops_and_leaves() -> None:
     async with scripted() as (script, url), Screen.started(url) as screen:
         await screen.until("model demo")
-        await screen.until("›")  # noqa: RUF001
+        await screen.until("›")
         screen.type("hellp\x7fo\r")
         await screen.until("You said 1.")
-        await screen.until("›")  # noqa: RUF001
+        await screen.until("›")
         assert script.sent("turn.create")[0]["input"][0]["text"] == "hello"
         script.answer = script.stall
         screen.type("\x1b[A\r")  # the arrow up brings the line back
@@ -420,7 +420,7 @@ async def test_a_person_types_edits_stops_and_leaves() -> None:
         assert script.sent("turn.create")[1]["input"][0]["text"] == "hello"
         screen.type("\x03")
         await screen.until("stopped")
-        await screen.until("›")  # noqa: RUF001
+        await screen.until("›")
         screen.type("half a line\x03")
         assert await screen.exit_code() == 0
         echo = termios.tcgetattr(screen.master)[3] & termios.ECHO
@@ -429,6 +429,6 @@ async def test_a_person_types_edits_stops_and_leaves() -> None:
 
 async def test_the_end_of_input_leaves() -> None:
     async with scripted() as (_, url), Screen.started(url) as screen:
-        await screen.until("›")  # noqa: RUF001
+        await screen.until("›")
         screen.type("\x04")
         assert await screen.exit_code() == 0

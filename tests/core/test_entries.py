@@ -28,9 +28,9 @@ def test_a_value_has_the_fields_it_declares_and_no_room_for_others(value: Any) -
 def test_what_a_provider_is_given_cannot_be_changed() -> None:
     message, call = Message("user"), ToolCall("c", "n", "{}")
     with pytest.raises(AttributeError):
-        message.role = "system"  # pyright: ignore[reportAttributeAccessIssue]
+        message.role = "system"  # pyright: ignore[reportAttributeAccessIssue] - on purpose
     with pytest.raises(AttributeError):
-        call.name = "other"  # pyright: ignore[reportAttributeAccessIssue]
+        call.name = "other"  # pyright: ignore[reportAttributeAccessIssue] - on purpose
 
 
 def test_two_events_do_not_share_their_fields() -> None:

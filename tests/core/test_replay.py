@@ -50,7 +50,7 @@ LOG = {"gen": "g", "head": 9, "floor": 3, "turn_at": "t", "at_known": True}
 def test_a_cursor_is_replayed_only_where_the_log_still_holds_its_entry(
     after: Cursor | None, log: dict[str, object], mode: str
 ) -> None:
-    assert mode_of(after, **(LOG | log)) == mode  # pyright: ignore[reportArgumentType]
+    assert mode_of(after, **(LOG | log)) == mode  # pyright: ignore[reportArgumentType] - built from a table
 
 
 # --- Window -----------------------------------------------------------------------------------------------------------

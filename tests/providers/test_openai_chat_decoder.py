@@ -199,7 +199,7 @@ def test_a_stream_that_ends_anywhere_is_truncated_unless_its_finish_reason_is_wh
 )
 def test_each_service_s_finish_reason_has_its_meaning(said: str, meant: str) -> None:
     events, failure = outcome_of_events(chunk("a"), chunk(finish_reason=said), "[DONE]")
-    assert (events[-1], failure) == (Finish(meant), None)  # pyright: ignore[reportArgumentType]
+    assert (events[-1], failure) == (Finish(meant), None)  # pyright: ignore[reportArgumentType] - built from a table
 
 
 @pytest.mark.parametrize(

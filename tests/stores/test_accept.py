@@ -32,7 +32,7 @@ async def test_an_owners_sessions_are_kept_by_their_last_write(log: RedisSession
 
     (listed,) = (value for name, value in found.items() if name.endswith(":sessions"))
     assert dict(listed) == {  # type: ignore[call-overload]
-        session: float(found[f"tw:{{47}}:alice:{session}"]["updated_at"])  # type: ignore[index]
+        session: float(found[f"tw:{{47}}:alice:{session}"]["updated_at"])  # type: ignore[index] - a typed client would need a cast here
         for session in ("s1", "s2")
     }
     assert dict(listed)["s1"] == sealed.at  # type: ignore[call-overload]

@@ -100,7 +100,7 @@ async def test_it_starts_a_private_store_that_keeps_what_it_is_given(
     with redis.Redis(unix_socket_path=str(directory / "redis.sock"), decode_responses=True) as client:
         for name, value in {"port": "0", "appendonly": "yes", "maxmemory-policy": "noeviction"}.items():
             assert client.config_get(name) == {name: value}
-        assert int(client.config_get("maxmemory")["maxmemory"]) > 0  # type: ignore[index]
+        assert int(client.config_get("maxmemory")["maxmemory"]) > 0  # type: ignore[index] - a typed client would need a cast here
     async with RedisSessionLog(Link(store.url), node="here") as log:
         await log.accept_turn(request())
         await append(log, sealing())

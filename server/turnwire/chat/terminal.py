@@ -32,7 +32,8 @@ HELP: Final = (
     "/new begins a new conversation · /model NAME chooses a model, /model lists them · /regenerate answers the last "
     "message again · /quit leaves. Ctrl-C stops an answer; twice, or here, it leaves."
 )
-PROMPT: Final = "\001\033[1;36m\002›\001\033[0m\002 "  # noqa: RUF001 - the marks tell readline which characters take no room
+# The marks \001 and \002 tell readline which characters take no room.
+PROMPT: Final = "\001\033[1;36m\002›\001\033[0m\002 "
 SHOWN_TURNS: Final = 10
 """Earlier turns that are shown when a conversation is taken up again."""
 
@@ -216,7 +217,7 @@ class Terminal:
     async def _show_earlier(self, chat: ChatConnection, turn: str) -> None:
         handle = chat.follow(self._session, turn)
         asked = handle.turn
-        self._err.print(Text(f"› {_printable(asked.question if asked is not None else '')}", "bold"))  # noqa: RUF001
+        self._err.print(Text(f"› {_printable(asked.question if asked is not None else '')}", "bold"))
         await self._show(handle)
 
     async def _show(self, handle: TurnHandle) -> None:
