@@ -1,0 +1,259 @@
+/** One session as people use it: what is typed goes to the outbox, what the log tells is in the snapshot. */
+
+import { because, TurnwireError } from "./errors.js";
+import { Handle } from "./handle.js";
+import { newId, snake } from "./names.js";
+import { type Outcome, Transcript } from "./transcript.js";
+import { defined, errorOf, isOver, type TurnState, turnsOf } from "./turn_state.js";
+import type { Turnwire } from "./turnwire.js";
+import type { Ask, InputPart, SendOptions, Session, Snapshot, TurnHandle } from "./types.js";
+import type { ErrorBody, ServerFrame, TurnCreate } from "./wire.js";
+
+const EARLIER_TURNS = 20;
+const NOT_SENT = because("Stopped before it was sent.", "internal", "same_frame");
+const ELSEWHERE = because("This was answered earlier in the chat.", "not_found");
+
+export class ChatSession implements Session {
+  readonly id: string;
+  readonly transcript: Transcript;
+  /** The client sends its frames here. */
+  followed = false;
+  readonly #client: Turnwire;
+  readonly #listeners = new Set<() => void>();
+  readonly #handles = new Map<string, Handle>();
+  readonly #initial: Snapshot | undefined;
+  /** The newest, and that of which the listeners know. */
+  #snapshot: Snapshot | undefined;
+  #told: Snapshot | undefined;
+  /** What the newest snapshot was made of. */
+  #stamp = "";
+
+  constructor(id: string, client: Turnwire, initial?: Snapshot) {
+    this.id = id;
+    this.#client = client;
+    this.#initial = initial;
+    this.transcript = new Transcript(id);
+    for (const { frame, held } of client.outbox.creates(id)) {
+      const handle = this.#add(frame);
+      const turn = held && this.transcript.tree.get(handle.id);
+      if (!turn) continue;
+      this.transcript.tree.fail(turn, held);
+      this.#end(turn, held);
+    }
+  }
+
+  // --- reading --------------------------------------------------------------------------------------------------------
+
+  getSnapshot(): Snapshot {
+    const { connection } = this.#client;
+    const { tree, title, deleted, loaded, problem = this.#client.problem } = this.transcript;
+    if (this.#initial && !loaded && !tree.all().length && !problem) return this.#initial;
+    const stamp = [tree.version, title, deleted, loaded, connection, problem].join();
+    if (!this.#snapshot || stamp !== this.#stamp) {
+      this.#stamp = stamp;
+      const { hasEarlier, busy } = tree;
+      this.#snapshot = defined({ turns: tree.views(), hasEarlier, busy, loaded, connection, problem, title, deleted });
+    }
+    return this.#snapshot as Snapshot;
+  }
+
+  subscribe(listener: () => void): () => void {
+    const leave = listen(this.#listeners, listener);
+    this.#follow();
+    return () => {
+      leave();
+      this.#follow();
+    };
+  }
+
+  async loadEarlier(): Promise<void> {
+    const { tree } = this.transcript;
+    const before = tree.oldest;
+    const rest = await this.#client.rest();
+    const { turns, next } = await rest.turns(this.id, { limit: EARLIER_TURNS, ...(before && { before }) });
+    try {
+      tree.prepend(turnsOf(turns), next !== null);
+    } catch {
+      throw new TurnwireError(because("The earlier messages came damaged."));
+    }
+    this.#changed();
+  }
+
+  showBranch(turn: string): void {
+    this.transcript.tree.show(turn);
+    this.#changed();
+  }
+
+  // --- writing --------------------------------------------------------------------------------------------------------
+
+  send(input: string | InputPart[], options: SendOptions = {}): TurnHandle {
+    const { tree, loaded } = this.transcript;
+    // What the reader sees is what is followed, whatever other devices have sent since. Before that is known, and in a
+    // session without turns, the server knows better.
+    const last = loaded && tree.visible().findLast((turn) => turn.told || !turn.error);
+    return this.#create({ input: partsOf(input) }, { ...(last && !last.floating && { parent: last.id }), ...options });
+  }
+
+  edit(turn: string, input: string | InputPart[], options: SendOptions = {}): TurnHandle {
+    return this.#create({ input: partsOf(input) }, { ...options, parent: this.#turn(turn).parent });
+  }
+
+  regenerate(turn: string, { parent: _, ...options }: SendOptions = {}): TurnHandle {
+    return this.#create({ again: this.#turn(turn).id }, options);
+  }
+
+  retrySend(turn: string): void {
+    const state = this.#turn(turn);
+    if (state.told) return;
+    state.error = undefined;
+    this.transcript.tree.touch(state);
+    this.#client.outbox.release(turn);
+    this.#send();
+  }
+
+  discard(turn: string): void {
+    if (!this.#turn(turn).told) this.forget(turn);
+  }
+
+  respond({ turn, request }: Ask, value: unknown): Promise<void> {
+    return this.#client.ask({ type: "turn.respond", session: this.id, turn, request, value });
+  }
+
+  async stop(): Promise<void> {
+    const open = this.transcript.tree.all().filter((turn) => !isOver(turn));
+    await Promise.all(open.reverse().map(({ id }) => this.#cancel(id)));
+  }
+
+  // --- what the client tells ------------------------------------------------------------------------------------------
+
+  receive(frame: ServerFrame, now: number): Outcome {
+    const outcome = this.transcript.receive(frame, now);
+    if (outcome.resend) this.#client.outbox.unsend(this.id);
+    this.settle();
+    return outcome;
+  }
+
+  /** Take out of the outbox what the log has told, and tell whoever holds a turn. */
+  settle(): void {
+    const { tree } = this.transcript;
+    for (const { id, seq } of this.#client.outbox.creates(this.id)) {
+      if (tree.get(id)?.told) this.#client.outbox.remove(id);
+      else if (seq !== undefined && this.transcript.isPassed(seq)) this.forget(id, ELSEWHERE);
+    }
+    for (const [id, handle] of this.#handles) {
+      const turn = tree.get(id);
+      if (turn && isOver(turn)) this.#end(turn, errorOf(turn));
+      else handle.wake();
+    }
+    this.#follow();
+    this.#changed();
+  }
+
+  /** The server would not have this turn; its sender decides. */
+  refused(turn: string, error: ErrorBody): void {
+    const state = this.transcript.tree.get(turn);
+    if (!state || state.told || state.error) return;
+    this.transcript.tree.fail(state, error);
+    this.settle();
+  }
+
+  /** A turn that the server has not told of is not to be sent, or not to be shown here. */
+  forget(turn: string, why = NOT_SENT): void {
+    this.#client.outbox.remove(turn);
+    const state = this.transcript.tree.get(turn);
+    if (state) this.#end(state, why);
+    this.transcript.tree.forget(turn);
+    this.settle();
+  }
+
+  /** Nothing will come any more: whoever waits is told. */
+  close(why: ErrorBody): void {
+    for (const id of this.#handles.keys()) this.#end(this.#turn(id), why);
+  }
+
+  /** Called by the client, at most once a frame. */
+  tell(): void {
+    if (this.#told === this.getSnapshot()) return;
+    this.#told = this.#snapshot;
+    for (const listener of this.#listeners) listener();
+  }
+
+  /** Somebody looks at the session, or something is under way. */
+  get needed(): boolean {
+    const waits = this.#client.outbox.creates(this.id).some(({ held }) => !held);
+    return waits || this.#listeners.size + this.#handles.size > 0;
+  }
+
+  // --- within ---------------------------------------------------------------------------------------------------------
+
+  #create(what: Pick<TurnCreate, "input" | "again">, options: SendOptions): TurnHandle {
+    const turn = newId("t_");
+    const session = this.id;
+    const frame = { ...snake(options), ...what, type: "turn.create" as const, id: turn, session, turn };
+    this.#client.outbox.add(frame, this.#client.user);
+    const handle = this.#add(frame);
+    this.#send();
+    return handle;
+  }
+
+  /** A person wishes it: also to a server that refused this client. */
+  #send(): void {
+    this.#follow(true);
+    this.#changed();
+  }
+
+  #add(frame: TurnCreate): Handle {
+    const { tree } = this.transcript;
+    const { turn } = frame;
+    tree.addLocal(frame, Date.now());
+    const handle = new Handle(
+      turn,
+      () => tree.get(turn),
+      () => this.#cancel(turn),
+    );
+    this.#handles.set(turn, handle);
+    return handle;
+  }
+
+  async #cancel(turn: string): Promise<void> {
+    const waiting = this.#client.outbox.get(turn);
+    if (waiting?.held) return;
+    if (!waiting || waiting.everSent) return this.#client.ask({ type: "turn.cancel", session: this.id, turn });
+    this.#client.outbox.hold(turn, NOT_SENT);
+    this.refused(turn, NOT_SENT);
+  }
+
+  #end(turn: TurnState, error: ErrorBody | undefined): void {
+    this.#handles.get(turn.id)?.end(this.transcript.tree.viewOf(turn), error);
+    this.#handles.delete(turn.id);
+  }
+
+  /** Follow the session as long as it is needed. */
+  #follow(again = false): void {
+    if (this.needed !== this.followed) this.#client.follow(this, again);
+    else if (again) this.#client.flush(again);
+  }
+
+  #changed(): void {
+    this.#client.changed(this);
+  }
+
+  #turn(id: string): TurnState {
+    const turn = this.transcript.tree.get(id);
+    if (!turn) throw new TurnwireError(because("There is no such turn in this chat.", "not_found"));
+    return turn;
+  }
+}
+
+function partsOf(input: string | InputPart[]): InputPart[] {
+  return typeof input === "string" ? [{ type: "text", text: input }] : input;
+}
+
+/** A listener that is given twice is two subscriptions. Returned is what ends this one. */
+export function listen(listeners: Set<() => void>, listener: () => void): () => void {
+  const told = (): void => listener();
+  listeners.add(told);
+  return () => {
+    listeners.delete(told);
+  };
+}
