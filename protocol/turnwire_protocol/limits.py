@@ -46,3 +46,11 @@ VALUE_ITEMS_MAX: Final = 10_000
 NAME_CHARS_MAX: Final = 128
 REASON_CHARS_MAX: Final = 256
 CANCEL_AFTER_MS_MAX: Final = 86_400_000
+
+TITLE_CHARS_MAX: Final = 256
+METADATA_BYTES_MAX: Final = 16_384
+"""A session's metadata as UTF-8 JSON without spaces."""
+
+LISTED_SESSIONS_MAX: Final = 100
+LISTED_TURNS_MAX: Final = 200
+"""The most that one page over HTTP may hold."""

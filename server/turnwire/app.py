@@ -43,6 +43,7 @@ from turnwire.stores.redis.embedded import start_embedded
 from turnwire.stores.redis.link import Link, address_of
 from turnwire.stores.redis.link import StartError as StoreStartError
 from turnwire.stores.redis.log import LogLimits, RedisSessionLog
+from turnwire.transports.http_api import HttpApi
 from turnwire.transports.pages import page_routes
 from turnwire.transports.uvicorn_protocol import TurnwireProtocol
 from turnwire.transports.websocket import WebSocketEndpoint
@@ -132,7 +133,9 @@ class Node:
             terminal_within_ms=settings.lease_ms + 2 * settings.sweep_ms + 1_000,
             hello_ms=settings.hello_ms,
         )
-        self.endpoint = WebSocketEndpoint(self._make_driver, self._permits)
+        self.origins = OriginPolicy(frozenset(settings.allowed_origins))
+        self.endpoint = WebSocketEndpoint(self._make_driver, self.origins.permits)
+        self.api = HttpApi(self.backend, self.authenticator, self.origins.permits_without_token)
 
     def tasks(self) -> dict[str, Coroutine[Any, Any, None]]:
         return {
@@ -154,14 +157,10 @@ class Node:
         return None
 
     def application(self) -> Starlette:
-        return Starlette(routes=[WebSocketRoute("/v1/ws", self.endpoint), *page_routes(self.ready)])
+        return Starlette(routes=[WebSocketRoute("/v1/ws", self.endpoint), self.api.mount(), *page_routes(self.ready)])
 
     def _feed(self, key: SessionKey, gen: str, logged: Any) -> None:
         self.hub.feed(key, gen, logged)
-
-    def _permits(self, origin: str | None, host: str | None) -> bool:
-        policy = OriginPolicy(frozenset(self._settings.allowed_origins))
-        return policy.permits(origin, host)
 
     def _make_driver(self, connection: Socket, codec: Codec) -> ConnectionDriver:
         return ConnectionDriver(

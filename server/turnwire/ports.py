@@ -17,16 +17,23 @@ from turnwire.core.log_values import (
     Appended,
     Batch,
     Cancelled,
+    Deleted,
+    ListPlace,
     LogRange,
     Nudge,
     Renewed,
     Responded,
     Seal,
+    SessionChange,
+    SessionInfo,
     SessionKey,
+    SessionPage,
     SessionView,
     StoredTurn,
     Taken,
     TurnKey,
+    TurnPage,
+    Updated,
 )
 
 
@@ -80,9 +87,31 @@ class SessionLog(Protocol):
         """The turn and its ancestors, newest first."""
         ...
 
-    async def delete_session(self, key: SessionKey) -> bool: ...
+    async def read_turns(self, key: SessionKey, before: str | None, count_max: int) -> TurnPage | None:
+        """The newest turns, or those accepted before a turn, whole. None: there is no such session, or no turn
+        `before`. A page may hold fewer than `count_max` because it would be too large; `next` leads on all the same.
+        """
+        ...
+
+    async def list_sessions(self, owner: str, before: ListPlace | None, count_max: int) -> SessionPage:
+        """Newest write first. Whoever follows `next` meets each session that is not written to meanwhile once, and no
+        session twice. A page may hold fewer than `count_max`, even none, and lead on."""
+        ...
+
+    async def read_session(self, key: SessionKey) -> SessionInfo | None: ...
+    async def update_session(self, key: SessionKey, change: SessionChange) -> Updated | None:
+        """Change title or metadata and log it as `session.updated`; what changes nothing is not logged. None: there is
+        no such session."""
+        ...
+
+    async def delete_session(self, key: SessionKey, nonce: str) -> Deleted | None:
+        """Remove a session, end its turns, and keep its name taken for a while. None: there is none. The same nonce
+        again gets the same answer. Readers are told by a `deleted` nudge, the holder of the active turn by a `cancel`
+        nudge; a writer that is told of neither finds its batches answered `gone`."""
+        ...
+
     async def watch(self, key: SessionKey) -> None:
-        """Receive `grown` nudges of this session; in force, confirmed by the store, when this returns."""
+        """Receive `grown` and `deleted` nudges of this session; in force, confirmed by the store, when this returns."""
         ...
 
     async def unwatch(self, key: SessionKey) -> None: ...
@@ -188,10 +217,12 @@ __all__ = [
     "Cancelled",
     "Clock",
     "Deadlines",
+    "Deleted",
     "Entry",
     "Event",
     "Failure",
     "Identity",
+    "ListPlace",
     "LogRange",
     "Model",
     "Nudge",
@@ -199,11 +230,16 @@ __all__ = [
     "Renewed",
     "Responded",
     "Seal",
+    "SessionChange",
+    "SessionInfo",
     "SessionKey",
     "SessionLog",
+    "SessionPage",
     "SessionView",
     "StepRequest",
     "StoredTurn",
     "Taken",
     "TurnKey",
+    "TurnPage",
+    "Updated",
 ]

@@ -5,6 +5,8 @@ server must have) and `ids` (names for which every run draws fresh ids). Each fu
 
     {"from": "client", "frame": {...}}            sent as it is, placeholders filled in
     {"from": "client", "raw": "..."}              a text message that need not be a frame
+    {"from": "client", "http": {"method": "PATCH", "path": "/v1/sessions/$s", "body": {...}}, "status": 200,
+     "answer": {...}}                              a call (docs/http.md) and its answer; body and answer may be absent
     {"from": "server", "frame": {...}}            the next frame has these fields (others are free)
     {"from": "server", "frames": [{...}, ...]}    the next frames are these, in any order
     {"from": "server", "answer": {...}}           deltas and part ends up to the next other frame; `text` is the whole
@@ -12,18 +14,22 @@ server must have) and `ids` (names for which every run draws fresh ids). Each fu
     {"from": "server", "closed": 4400}            the connection ends with this close code
     {"fault": "cut"} {"fault": "connect"} {"fault": "kill_node"}
 
-`"on": "b"` names the connection (default "a"; a name that is new connects first). `"amid_deltas": true` lets deltas go
-by before the expected frame. A string "$name" stands for an id of the header, or for a value that is bound where the
-server first says it and must be the same wherever it stands again; "$cursor:NAME" is the cursor {gen, seq, turn} that
-the client has of the session whose id is $NAME; "$any" is anything.
+A call comes by no connection: whoever plays the server's side alone passes its line over, since the frames tell what
+came of it. `"on": "b"` names the connection (default "a"; a name that is new connects first). `"amid_deltas": true`
+lets deltas go by before the expected frame. A string "$name" stands for an id of the header, or for a value that is
+bound where the server first says it and must be the same wherever it stands again (in a path, names stand as they are
+between other characters); "$cursor:NAME" is the cursor {gen, seq, turn} that the client has of the session whose id is
+$NAME; "$any" is anything.
 """
 
 import json
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import aiohttp
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
@@ -123,6 +129,9 @@ class Player:
                 await peer.socket.close()
 
     async def _line(self, line: dict[str, Any]) -> None:
+        if "http" in line:
+            await self._call(line)
+            return
         name = line.get("on", "a")
         if line.get("fault") == "kill_node":
             self._url = await self._restart_node()
@@ -141,6 +150,22 @@ class Player:
                 await peer.send(self._filled(line["frame"]))
         elif line.get("from") == "server":
             await self._expect(peer, line)
+
+    async def _call(self, line: dict[str, Any]) -> None:
+        wanted = line["http"]
+        path = re.sub(r"\$(\w+)", lambda found: str(self._bound[found[1]]), wanted["path"])
+        url = f"{self._url.replace('ws://', 'http://', 1).removesuffix('/v1/ws')}{path}"
+        async with (
+            aiohttp.ClientSession() as http,
+            http.request(wanted["method"], url, json=self._filled(wanted.get("body"))) as response,
+        ):
+            if response.status != line["status"]:
+                raise Mismatch(f"answered with {response.status} {await response.text()}")
+            if "answer" in line:
+                got = await response.json(content_type=None)
+                if not self._matches(line["answer"], got):
+                    raise Mismatch(f"got {got}, wanted {line['answer']} with {self._bound}")
+                self._bind(line["answer"], got)
 
     async def _connect(self) -> Peer:
         protocols = [Subprotocol(self._codec.subprotocol)]

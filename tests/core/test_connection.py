@@ -437,6 +437,15 @@ def test_a_connection_has_so_many_turns_running_and_no_more() -> None:
     assert connection.refusal_of(say(turn="t3")) is None
 
 
+def test_the_turns_of_a_session_that_was_deleted_count_no_more_and_it_stays_open() -> None:
+    connection = opened(turns_running_max=1, sessions_open_max=1)
+    connection.session_opened("s1")
+    connection.turn_taken_up("s1", "t1")
+    connection.session_emptied("s1")
+    assert connection.refusal_of(say(session="s1", turn="t2")) is None
+    assert connection.refusal_of(command("session.open", session="s2")) is not None
+
+
 def test_the_turns_of_a_session_that_was_left_count_no_more_because_their_ends_are_not_seen() -> None:
     connection = opened(turns_running_max=3)
     for session, turn in (("s1", "t1"), ("s1", "t2"), ("s2", "t1")):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.core.generated import KINDS, NASTY, few, ids, properly, texts, validated
 from turnwire.core.answer import Answer
 from turnwire.core.entries import Delta, Event, Logged
-from turnwire.core.snapshots import TurnState, folded, snapshot_frames
+from turnwire.core.snapshots import TurnState, folded, snapshot_frames, whole_snapshot
 from turnwire_protocol.codec import JSON, MSGPACK
 from turnwire_protocol.events import Frame
 from turnwire_protocol.limits import INPUT_PART_BYTES_MAX, SNAPSHOT_BYTES_MAX
@@ -249,3 +249,25 @@ def test_text_of_any_kind_survives_the_way_into_a_snapshot() -> None:
     (frame,) = snapshot_frames("s1", TurnState("t1", "running", accepted([said(text)]), parts, pending, None))
     assert orjson.loads(orjson.dumps(frame))["parts"][0]["text"] == text
     assert validated(frame).input[0].text == text
+
+
+def test_a_whole_snapshot_is_what_the_pieces_are_when_put_together() -> None:
+    text = "ü" * SNAPSHOT_BYTES_MAX
+    parts = [{"part": 0, "kind": "text", "text": text, "last": True}]
+    inputs = [said("x" * INPUT_PART_BYTES_MAX), said("y" * INPUT_PART_BYTES_MAX)]
+    state = TurnState("t1", "done", accepted(inputs, again="t0"), parts, [], done([]))
+
+    whole = whole_snapshot("s1", state)
+
+    pieces = snapshot_frames("s1", state)
+    assert len(pieces) > 3
+    assert [value for piece in pieces for value in piece["input"]] == whole["input"] == inputs
+    assert joined(pieces) == whole["parts"]
+    (first, *_, last) = pieces
+    assert whole == {**first, "input": inputs, "parts": parts, "terminal": last["terminal"]}
+    assert "continued" not in whole
+
+
+def test_a_whole_snapshot_of_an_unfinished_turn_has_what_it_waits_for_and_no_terminal() -> None:
+    state = TurnState("t1", "parked", accepted([said("hi")]), [], [ask("r1")], None)
+    assert whole_snapshot("s1", state) == snapshot_frames("s1", state)[0]

@@ -140,3 +140,55 @@ def test_a_whole_origin_has_no_fault(origin: str) -> None:
 )
 def test_the_fault_of_an_origin_says_what_to_write(origin: str, hint: str) -> None:
     assert hint in (fault_of_origin(origin) or "")
+
+
+# --- a server that asks nobody who they are ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost:8000",
+        "LOCALHOST",
+        "127.0.0.1:8000",
+        "[::1]:8000",
+        "192.168.1.20",
+        "app.example.com",
+        "APP.example.com",
+        "intranet:8080",
+        "[2001:db8::7]:9000",
+        None,
+    ],
+)
+def test_a_call_without_origin_is_served_where_the_name_cannot_be_pointed_elsewhere(host: str | None) -> None:
+    assert POLICY.permits_without_token(None, host)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example:8000",
+        "evil.example",
+        "intranet",
+        "intranet:8081",
+        "app.example.com:8000",
+        "app.example.com.evil.example",
+        "localhost.evil.example",
+        "localhost.",
+        "127.0.0.1.evil.example",
+        "evil.example/@localhost",
+        "user@localhost",
+        "",
+        "localhost:8000,evil.example",
+    ],
+)
+def test_a_page_whose_name_was_pointed_here_may_not_even_read(host: str) -> None:
+    assert not POLICY.permits_without_token(None, host)
+    assert not POLICY.permits_without_token(f"http://{host}", host)
+
+
+def test_with_an_origin_the_rule_is_the_usual_one() -> None:
+    assert POLICY.permits_without_token("https://app.example.com", "anything.example")
+    assert POLICY.permits_without_token("http://localhost:8000", "localhost:8000")
+    assert not POLICY.permits_without_token("https://evil.example", "localhost:8000")
+    assert not POLICY.permits_without_token("null", "localhost:8000")

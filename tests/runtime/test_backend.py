@@ -83,7 +83,7 @@ async def test_what_a_client_may_not_choose_is_refused_and_leaves_no_trace(node:
 async def test_a_deleted_session_takes_no_turn(node: Node, log: RedisSessionLog) -> None:
     await node.backend.create_turn("alice", "alice", create())
     await ended(log)
-    await log.delete_session(SESSION)
+    await log.delete_session(SESSION, "n")
     assert await refused(node, create("t2")) == "not_found"
 
 

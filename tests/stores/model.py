@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 State = Literal["queued", "running", "parked", "done", "error"]
-Place = tuple[str, str, str]
-"""Type, turn and text (of a delta) of one entry."""
+Place = tuple[str, str | None, str]
+"""Type, turn (None for the session's own) and text (of a delta) of one entry."""
 
 OVER = ("done", "error")
 
@@ -43,6 +43,7 @@ class ModelLog:
         self.active: str | None = None
         self.leaf: str | None = None
         self.pending: dict[str, str] = {}
+        self.title = ""
 
     # --- what is done ---------------------------------------------------------------------------------------------
 
@@ -166,6 +167,16 @@ class ModelLog:
         known.overdue = False
         return "ok"
 
+    def update(self, title: str) -> bool | None:
+        """Whether something was logged; None when there is no session."""
+        if not self.log:
+            return None
+        if title == self.title:
+            return False
+        self.title = title
+        self._write("session.updated", None)
+        return True
+
     def run_out(self, turn: str) -> None:
         self.turns[turn].overdue = True
 
@@ -176,7 +187,7 @@ class ModelLog:
 
     # --- within ---------------------------------------------------------------------------------------------------
 
-    def _write(self, kind: str, turn: str, text: str = "") -> None:
+    def _write(self, kind: str, turn: str | None, text: str = "") -> None:
         self.log.append((kind, turn, text))
 
     def _interrupt(self, by: str) -> None:

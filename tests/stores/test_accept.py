@@ -160,9 +160,9 @@ async def test_nothing_is_made_in_a_deleted_session(log: RedisSessionLog, server
     await log.accept_turn(request())
     await log.accept_turn(request(key("t2"), on_busy="queue"))
 
-    assert await log.delete_session(SESSION) is True
+    assert await log.delete_session(SESSION, "n")
     left = server.contents()
-    assert await log.delete_session(SESSION) is False
+    assert await log.delete_session(SESSION, "m") is None
     assert (await log.accept_turn(request())).result == "deleted"
     assert (await log.accept_turn(request(key("t9")))).result == "deleted"
     assert (await log.renew_leases([(key(), "nonce-t1")]))[0].result == "gone"

@@ -63,7 +63,7 @@ async def test_an_unknown_turn_is_gone_when_its_session_was_deleted_and_lost_oth
 ) -> None:
     await log.accept_turn(request())
     if deleted:
-        assert await log.delete_session(SESSION)
+        assert await log.delete_session(SESSION, "n")
 
     answer = await append(log, batch(key() if deleted else key("t2")))
 
@@ -206,7 +206,7 @@ async def test_two_owners_have_sessions_and_turns_of_one_name(log: RedisSessionL
         logged = (await entries_of(log, turn.session_key))[-1].entry
         assert isinstance(logged, Delta)
         assert logged.text == f"of {number}"
-    await log.delete_session(keys[0].session_key)
+    await log.delete_session(keys[0].session_key, "n")
     assert (await log.read_view(keys[0].session_key, 5)).gen is None
     for turn in keys[1:]:
         assert (await log.read_view(turn.session_key, 5)).gen is not None

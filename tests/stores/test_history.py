@@ -111,7 +111,7 @@ async def test_a_store_that_forgot_its_scripts_is_given_them_again(
         case "due":
             assert await log.overdue_turns(9) == []
         case _:
-            assert await log.delete_session(SESSION) is True
+            assert await log.delete_session(SESSION, "n")
 
 
 async def test_a_full_store_still_ends_turns(log: RedisSessionLog, server: StoreServer) -> None:
@@ -141,7 +141,7 @@ async def test_a_full_store_still_ends_turns(log: RedisSessionLog, server: Store
     assert (await log.cancel_turn(key("t2"), "bob", "")).result == "cancelling"
     assert (await append(log, sealing())).result == "ok"
     assert (await log.read_view(SESSION, 9)).turns[0].parts == RECORD
-    assert await log.delete_session(SESSION) is True
+    assert await log.delete_session(SESSION, "n")
     with server.client() as client:
         client.config_set("maxmemory", "0")
     assert (await log.accept_turn(request(SessionKey("alice", "s4").turn("t1")))).result == "running"

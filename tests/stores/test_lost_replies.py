@@ -18,7 +18,7 @@ from tests.stores.making import (
     sealing,
 )
 from tests.stores.server import StoreServer
-from turnwire.core.log_values import Appended
+from turnwire.core.log_values import Appended, SessionChange
 from turnwire.ports import Failure
 from turnwire.stores.redis.log import RedisSessionLog
 
@@ -84,7 +84,12 @@ WRITES = {
         (accept(), appending(lambda: asking(key(), "r1"))), respond("r1"), {"result": "ok", "take": "t1"}
     ),
     "take": Write((accept(), run_out), lambda log, server: log.take_turn(key(), "n2"), {"result": "taken", "takes": 1}),
-    "delete": Write((accept(),), lambda log, server: log.delete_session(SESSION), {}),
+    "update": Write(
+        (accept(),),
+        lambda log, server: log.update_session(SESSION, SessionChange(title=b'"T"')),
+        {"logged": []},
+    ),
+    "delete": Write((accept(),), lambda log, server: log.delete_session(SESSION, "n"), {"seq": 2, "active": "t1"}),
 }
 
 

@@ -13,7 +13,7 @@ from tests.stores.making import make_overdue, request, text
 from tests.stores.model import OVER, ModelLog
 from tests.stores.server import StoreServer
 from turnwire.core.entries import Delta, Event
-from turnwire.core.log_values import Batch, Seal, SessionKey
+from turnwire.core.log_values import Batch, Seal, SessionChange, SessionKey
 from turnwire.stores.redis.link import Link
 from turnwire.stores.redis.log import LogLimits, RedisSessionLog
 
@@ -149,6 +149,13 @@ class LogMachine(RuleBasedStateMachine):
     def renew(self, turn: str, nonce: str) -> None:
         (renewed,) = self.do(self.log.renew_leases([(self.session.turn(turn), nonce)]))
         assert renewed.result == self.model.renew(turn, nonce)
+
+    @rule(title=st.sampled_from(["one", "two"]))
+    def update(self, title: str) -> None:
+        expected = self.model.update(title)
+        updated = self.do(self.log.update_session(self.session, SessionChange(title=f'"{title}"'.encode())))
+        assert (None if updated is None else bool(updated.logged)) == expected
+        assert updated is None or updated.info.title == title
 
     @precondition(lambda self: any(turn.state not in OVER for turn in self.model.turns.values()))
     @rule(data=st.data())

@@ -117,10 +117,10 @@ async def test_deleting_a_session_tells_its_watchers_and_its_runner(
     await log.accept_turn(request())
     await log.watch(SESSION)
 
-    await other.delete_session(SESSION)
+    await other.delete_session(SESSION, "n")
 
     heard = [nudge async for nudge in _two(log)]
-    assert Nudge("grown", SESSION, "", 0) in heard
+    assert [nudge.kind for nudge in heard if nudge.key == SESSION and nudge.turn is None] == ["deleted"]
     assert Nudge("cancel", SESSION, turn="t1", by="delete") in heard
 
 

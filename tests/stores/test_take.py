@@ -112,7 +112,7 @@ async def test_the_longest_overdue_turns_come_first_and_ownerless_ones_before_th
 async def test_renewal_answers_each_lease_for_itself(log: RedisSessionLog, server: StoreServer) -> None:
     gone = SessionKey("alice", "s2")
     await log.accept_turn(request(gone.turn("t1")))
-    await log.delete_session(gone)
+    await log.delete_session(gone, "n")
     sealed = SessionKey("alice", "s3")
     await log.accept_turn(request(sealed.turn("t1")))
     await append(log, sealing(sealed.turn("t1")))

@@ -1,8 +1,8 @@
 """One client's connection: handshake, open, closing. Frames and time in, effects out; no socket, no task.
 
 The caller carries out every effect in order, asks `refusal_of` before each Execute, and reports back what became of it
-(`authenticated`, `refreshed`, `session_opened`, `session_left`, `turn_taken_up`, `turn_ended`). Whatever arrives after
-a Close is ignored.
+(`authenticated`, `refreshed`, `session_opened`, `session_left`, `session_emptied`, `turn_taken_up`, `turn_ended`).
+Whatever arrives after a Close is ignored.
 
 Commands may be sent together with `hello`, without waiting: they wait here, bounded, until the client is known.
 """
@@ -232,6 +232,10 @@ class Connection:
     def session_left(self, session: str) -> None:
         """No cursor stands on the session any more, so its turns' ends will not be seen here."""
         self._sessions.discard(session)
+        self.session_emptied(session)
+
+    def session_emptied(self, session: str) -> None:
+        """The session was deleted or is another one now: its turns are over, without a terminal each."""
         self._turns = {turn for turn in self._turns if turn[0] != session}
 
     def turn_taken_up(self, session: str, turn: str) -> None:

@@ -52,6 +52,8 @@ class AcceptRequest:
     author: str = ""
     cancel_after_ms: int | None = None
     """Stop the turn when nobody has watched its session for this long; None: never."""
+    preview: str = ""
+    """How the input begins, for lists; the session keeps the first one that is not empty. Never logged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,12 +226,82 @@ class LogRange:
 
 
 @dataclass(frozen=True, slots=True)
-class Nudge:
-    """Something was published: a session's log has grown, or a turn of this node is to stop. May be lost."""
+class SessionInfo:
+    """A session as a list shows it. Times are ms since 1970 by the store's clock."""
 
-    kind: Literal["grown", "cancel", "reset"]
+    session: str
+    title: str | None
+    preview: str | None
+    """How the first input that has text begins; None when there is none."""
+    metadata: bytes
+    """JSON object."""
+    created_at: int
+    updated_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class ListPlace:
+    """A place in an owner's list of sessions: when a session was written to last, and its id."""
+
+    at: int
+    session: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionPage:
+    """Some of an owner's sessions, the one that was written to last first. `next`: where older ones go on."""
+
+    sessions: Sequence[SessionInfo] = ()
+    next: ListPlace | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TurnPage:
+    """Some of a session's turns, the one that was accepted first first. `next`: before which turn there are more."""
+
+    turns: Sequence[StoredTurn] = ()
+    next: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionChange:
+    """New values of a session's fields, each as JSON text; None leaves what is there."""
+
+    title: bytes | None = None
+    metadata: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Updated:
+    """A session after a change. `logged` is empty when nothing changed."""
+
+    info: SessionInfo
+    gen: str
+    logged: Sequence[Logged] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """What was deleted: where its `session.deleted` stands, one past the head, and the turn that was active."""
+
+    gen: str
+    seq: int
+    at: int
+    active: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Nudge:
+    """Something was published: a session's log has grown, or ended, or a turn of this node is to stop. May be lost."""
+
+    kind: Literal["grown", "deleted", "cancel", "reset"]
     key: SessionKey | None = None
     gen: str = ""
     head: int = 0
+    """Of `deleted`: where session.deleted stands."""
     turn: str | None = None
     by: str = ""
+    at: int = 0
+    """Of `deleted`: when."""
+    aside: bool = False
+    """Of `grown`: by something beside the session's turns, which a node that runs one does not hear of otherwise."""

@@ -53,19 +53,8 @@ def snapshot_frames(session: str, turn: TurnState, bytes_max: int = SNAPSHOT_BYT
 
     Pieces of one part are to be joined in order. Asks and the terminal stand in the last frame.
     """
-    accepted = frame_of(session, turn.accepted)
-    base: Frame = {
-        "type": "turn.snapshot",
-        "session": session,
-        "turn": turn.turn,
-        "state": turn.state,
-        "parent": accepted["parent"],
-        **({"again": accepted["again"]} if accepted.get("again") else {}),
-        "model": accepted["model"],
-        "author": accepted["author"],
-        "at": accepted["at"],
-    }
-    terminal = None if turn.terminal is None else frame_of(session, turn.terminal)
+    accepted, terminal = _ends_of(session, turn)
+    base = _base_of(session, turn, accepted)
     room = bytes_max - _ENVELOPE_BYTES
     chunks = list(_chunks(accepted["input"], turn.parts, room))
     if len(orjson.dumps([*chunks[-1], turn.pending, terminal])) > room and any(chunks[-1]):
@@ -80,6 +69,36 @@ def snapshot_frames(session: str, turn: TurnState, bytes_max: int = SNAPSHOT_BYT
     if terminal is not None:
         frames[-1]["terminal"] = terminal
     return frames
+
+
+def whole_snapshot(session: str, turn: TurnState) -> Frame:
+    """The turn as one `turn.snapshot`, however large: for readers whose messages have no limit."""
+    accepted, terminal = _ends_of(session, turn)
+    base = _base_of(session, turn, accepted)
+    frame: Frame = {**base, "input": accepted["input"], "parts": turn.parts, "pending": turn.pending}
+    if terminal is not None:
+        frame["terminal"] = terminal
+    return frame
+
+
+def _ends_of(session: str, turn: TurnState) -> tuple[Frame, Frame | None]:
+    """The turn's `turn.accepted`, and its terminal if it has one."""
+    return frame_of(session, turn.accepted), None if turn.terminal is None else frame_of(session, turn.terminal)
+
+
+def _base_of(session: str, turn: TurnState, accepted: Frame) -> Frame:
+    """What stands in every frame of the turn."""
+    return {
+        "type": "turn.snapshot",
+        "session": session,
+        "turn": turn.turn,
+        "state": turn.state,
+        "parent": accepted["parent"],
+        **({"again": accepted["again"]} if accepted.get("again") else {}),
+        "model": accepted["model"],
+        "author": accepted["author"],
+        "at": accepted["at"],
+    }
 
 
 def _chunks(

@@ -48,6 +48,22 @@ class OriginPolicy:
             return True
         return host is not None and authority == host.lower() and _cannot_be_rebound(name)
 
+    def permits_without_token(self, origin: str | None, host: str | None) -> bool:
+        """Whether a call may be made to a server that asks nobody who they are.
+
+        A page's own GET carries no Origin, so a rebound name would show in `Host` alone. The server has to be reached
+        by what cannot be rebound, or by the name of an allowed origin. (A token makes this needless: such a page has
+        none.)
+        """
+        if origin is not None or host is None:
+            return self.permits(origin, host)
+        parsed = _parse(f"http://{host}")
+        if parsed is None:
+            return False
+        _, authority, name = parsed
+        named = {allowed.partition("://")[2] for allowed in self._allowed}
+        return authority in named or _cannot_be_rebound(name)
+
 
 def fault_of_origin(origin: str) -> str | None:
     """What is wrong with an origin that somebody wants to allow, in words that go on after "it"; None: nothing."""

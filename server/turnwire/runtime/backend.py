@@ -5,7 +5,7 @@ is refused raises Refused with the error a client sees. Unlearned says that the 
 the client must ask again, which it can, because every write here is idempotent.
 """
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar, cast
 
@@ -13,19 +13,35 @@ import orjson
 import structlog
 
 from turnwire.core.replay import mode_of
-from turnwire.core.snapshots import TurnState, folded, snapshot_frames
+from turnwire.core.snapshots import TurnState, folded, snapshot_frames, whole_snapshot
 from turnwire.core.turn import cancelled_before_start
-from turnwire.ports import Accepted, AcceptRequest, Failure, Model, SessionKey, SessionLog, StoredTurn, TurnKey
+from turnwire.ports import (
+    Accepted,
+    AcceptRequest,
+    Failure,
+    ListPlace,
+    Model,
+    SessionChange,
+    SessionInfo,
+    SessionKey,
+    SessionLog,
+    SessionPage,
+    StoredTurn,
+    TurnKey,
+)
 from turnwire.runtime.running_turns import RunningTurns, new_nonce
 from turnwire.runtime.session_hub import SessionHub
 from turnwire.runtime.turn_runner import Spec
+from turnwire_protocol.at_rest import SessionPatch
 from turnwire_protocol.codes import ErrorCode
 from turnwire_protocol.commands import TurnCancel, TurnCreate, TurnRespond
 from turnwire_protocol.events import Frame
 from turnwire_protocol.fingerprint import digest_of
 from turnwire_protocol.values import Cursor
 
-ACCEPT_TRIES: Final = 2
+WRITE_TRIES: Final = 2
+PREVIEW_CHARS: Final = 120
+STORE_FULL_MS: Final = 10_000
 
 Answer = TypeVar("Answer")
 
@@ -64,8 +80,16 @@ class Opening:
     frames: Sequence[Frame]
 
 
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """A page of turns, each a whole `turn.snapshot`, oldest first. `next`: before which turn there are more."""
+
+    frames: Sequence[Frame]
+    next: str | None
+
+
 class Backend:
-    """Open, create, cancel, respond. One a node; holds no state of any user."""
+    """Open, create, cancel, respond; and what is at rest. One a node; holds no state of any user."""
 
     def __init__(
         self,
@@ -130,7 +154,7 @@ class Backend:
             raise Refused("draining", "This server is about to stop; reconnect to another.")
         key = TurnKey(owner, command.session, command.turn)
         request, spec = await self._request(key, author, command)
-        accepted = await self._accept(request)
+        accepted = await self._surely(lambda: self._log.accept_turn(request))
         _raise_if_refused(accepted)
         self._hub.feed(key.session_key, accepted.gen, accepted.logged)
         if accepted.result == "running":
@@ -165,6 +189,50 @@ class Backend:
         if responded.take is not None:
             await self._running.take_quietly(TurnKey(owner, command.session, responded.take))
 
+    # --- at rest --------------------------------------------------------------------------------------------------
+
+    async def list_sessions(self, owner: str, before: ListPlace | None, limit: int) -> SessionPage:
+        """The owner's sessions, newest write first. Raises Unlearned."""
+        return await self._learn(self._log.list_sessions(owner, before, limit))
+
+    async def read_session(self, key: SessionKey) -> SessionInfo:
+        """Raises Refused, Unlearned."""
+        info = await self._learn(self._log.read_session(key))
+        if info is None:
+            raise _no_session()
+        return info
+
+    async def read_turns(self, key: SessionKey, before: str | None, limit: int) -> Turns:
+        """Turns in the order of their acceptance, up to `before` or the newest. Raises Refused, Unlearned."""
+        page = await self._learn(self._log.read_turns(key, before, limit))
+        if page is None:
+            raise _no_session() if before is None else Refused("not_found", "There is no such session or turn.")
+        return Turns([whole_snapshot(key.session, _state_of(stored)) for stored in page.turns], page.next)
+
+    async def update_session(self, key: SessionKey, patch: SessionPatch) -> SessionInfo:
+        """Change what the patch sets; the session after it. Raises Refused, Unlearned."""
+        given = patch.model_fields_set
+        change = SessionChange(
+            orjson.dumps(patch.title) if "title" in given else None,
+            # Sorted, so that the same object in another order changes nothing.
+            orjson.dumps(patch.metadata, option=orjson.OPT_SORT_KEYS) if "metadata" in given else None,
+        )
+        updated = await self._learn(self._log.update_session(key, change))
+        if updated is None:
+            raise _no_session()
+        self._hub.feed(key, updated.gen, updated.logged)
+        return updated.info
+
+    async def delete_session(self, key: SessionKey) -> None:
+        """Remove the session and stop its turns, wherever they run. Raises Refused, Unlearned."""
+        nonce = new_nonce()
+        deleted = await self._surely(lambda: self._log.delete_session(key, nonce))
+        if deleted is None:
+            raise _no_session()
+        self._hub.end(key, deleted.gen, deleted.seq, deleted.at)
+        if deleted.active is not None:
+            self._running.cancel(key.turn(deleted.active), "delete")
+
     # --- within ---------------------------------------------------------------------------------------------------
 
     async def _request(self, key: TurnKey, author: str, command: TurnCreate) -> tuple[AcceptRequest, Spec]:
@@ -196,6 +264,7 @@ class Backend:
             on_busy=command.on_busy,
             author=author,
             cancel_after_ms=(command.cancel_after_ms or 0) if command.on_disconnect == "cancel" else None,
+            preview=_preview_of(inputs),
         )
         return request, spec
 
@@ -216,24 +285,26 @@ class Backend:
             raise Refused("not_found", "The turn to answer again does not exist.")
         return branch[0]
 
-    async def _accept(self, request: AcceptRequest) -> Accepted:
-        """The same request, with the same nonce, is safe to repeat: its answer is the same."""
+    async def _surely(self, write: Callable[[], Awaitable[Answer]]) -> Answer:
+        """A write that has a nonce is safe to repeat: its answer is the same."""
         tries = 0
         while True:
             tries += 1
             try:
-                return await self._log.accept_turn(request)
+                return await write()
             except Failure as failure:
                 if failure.kind == "store_full":
-                    raise Refused("overloaded", "The store is full.", retry_after_ms=10_000) from failure
-                if tries == ACCEPT_TRIES:
-                    _log.warning("accept_unlearned", turn=request.key.turn, kind=failure.kind)
+                    raise _store_full() from failure
+                if tries == WRITE_TRIES:
+                    _log.warning("write_unlearned", kind=failure.kind)
                     raise Unlearned from failure
 
     async def _learn(self, call: Awaitable[Answer]) -> Answer:
         try:
             return await call
         except Failure as failure:
+            if failure.kind == "store_full":
+                raise _store_full() from failure
             _log.warning("store_call_failed", kind=failure.kind)
             raise Unlearned from failure
 
@@ -252,6 +323,22 @@ def _raise_if_refused(accepted: Accepted) -> None:
             raise Refused("not_found", "The parent turn does not exist.")
         case _:
             return
+
+
+def _no_session() -> Refused:
+    """One answer for what never was, what is deleted and what is another's."""
+    return Refused("not_found", "There is no such session.")
+
+
+def _store_full() -> Refused:
+    return Refused("overloaded", "The store is full.", retry_after_ms=STORE_FULL_MS)
+
+
+def _preview_of(inputs: Sequence[Mapping[str, Any]]) -> str:
+    """How the first text among the inputs begins, whitespace collapsed."""
+    text = next((str(part["text"]) for part in inputs if part["type"] == "text"), "")
+    # A word has a character at least, so more words than these are not looked at.
+    return " ".join(text.split(maxsplit=PREVIEW_CHARS))[:PREVIEW_CHARS]
 
 
 def _opened(

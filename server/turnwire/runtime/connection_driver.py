@@ -77,6 +77,7 @@ class ConnectionDriver:
             hub,
             send_timeout_ms=limits.send_timeout_ms,
             on_terminal=self._core.turn_ended,
+            on_emptied=self._core.session_emptied,
         )
         self._cursors: dict[str, Cursor] = {}
         self._commands: deque[Execute | Authenticate] = deque()

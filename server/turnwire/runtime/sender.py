@@ -28,7 +28,7 @@ BURST_BYTES_MAX: Final = 131_072
 """What is handed to the socket at once, so that one long replay does not hold up the loop or other sessions."""
 
 STORE_AWAY_MS: Final = 500
-"""When a cursor that could not be read tries again."""
+"""When a cursor that could not be read, or whose feed lags behind it, tries again."""
 
 _log = structlog.get_logger(__name__)
 
@@ -84,7 +84,8 @@ class OpenCursor:
 
 
 class Sender:
-    """The sending half of a connection. `on_terminal` is told session and turn of each terminal that is sent."""
+    """The sending half of a connection. `on_terminal` is told session and turn of each terminal that is sent,
+    `on_emptied` each session that is told to be gone."""
 
     def __init__(
         self,
@@ -95,6 +96,7 @@ class Sender:
         *,
         send_timeout_ms: int,
         on_terminal: Callable[[str, str], None],
+        on_emptied: Callable[[str], None],
     ) -> None:
         self._socket = socket
         self._codec = codec
@@ -102,6 +104,7 @@ class Sender:
         self._hub = hub
         self._send_timeout_ms = send_timeout_ms
         self._on_terminal = on_terminal
+        self._on_emptied = on_emptied
         self._outbox: deque[Frame | OpenCursor | Close] = deque()
         self._dirty: dict[Cursor, None] = {}
         self._wake = asyncio.Event()
@@ -176,6 +179,8 @@ class Sender:
         feed = cursor.feed
         if feed is None:
             return
+        if feed.deleted and cursor.gen is None:
+            return  # it was opened after the deletion, or told of it by a snapshot: there is nothing to read
         try:
             if feed.gen != cursor.gen:
                 await self._change_history(cursor, feed)
@@ -184,7 +189,7 @@ class Sender:
             if logged is None:
                 found = await self._hub.read(cursor.key, cursor.seq)
                 if found.gen != cursor.gen or cursor.seq < found.floor:
-                    await self._snapshot(cursor)
+                    await self._snapshot(cursor, feed)
                     return
                 logged = found.entries
         except Failure as failure:
@@ -203,14 +208,21 @@ class Sender:
             cursor.stand_at(feed.gen, 0)
             self.advance(cursor)
             return
-        await self._snapshot(cursor)
+        await self._snapshot(cursor, feed)
 
-    async def _snapshot(self, cursor: Cursor) -> None:
+    async def _snapshot(self, cursor: Cursor, feed: Feed) -> None:
         """Unasked: the client's history is not the log's any more."""
         opening = await self._backend.snapshot(cursor.key, cursor.history, None)
         await self._send_frames(opening.frames)
         cursor.stand_at(opening.gen, opening.seq)
-        self.advance(cursor)
+        if opening.gen is None:
+            self._on_emptied(cursor.key.session)
+        if opening.gen == feed.gen or feed.deleted:
+            self.advance(cursor)
+            return
+        # The feed has yet to learn what the log is now; asking for snapshots until it has would keep the store busy.
+        self._hub.catch_up(feed)
+        asyncio.get_running_loop().call_later(STORE_AWAY_MS / 1000, self.advance, cursor)
 
     async def _send_frames(self, frames: Sequence[Frame]) -> None:
         """`session.opened` and its snapshots, one at a time: together they may be large."""
@@ -230,6 +242,8 @@ class Sender:
             piece = entry.entry
             if not isinstance(piece, Delta) and piece.type in TERMINAL_TYPES and piece.turn is not None:
                 self._on_terminal(cursor.key.session, piece.turn)
+            elif not isinstance(piece, Delta) and piece.type == "session.deleted":
+                self._on_emptied(cursor.key.session)
             if size >= BURST_BYTES_MAX:
                 break
         await self._transmit(messages)

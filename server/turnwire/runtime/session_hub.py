@@ -6,6 +6,9 @@ be another node's, so a feed takes only what continues it, reads whatever is mis
 and asks the log every few seconds where it stands.
 
 A feed never shows two generations as one: when the gen is another, it starts anew and its cursors take a snapshot.
+
+A deletion takes the log with it, so its `session.deleted` comes by nudge alone, and only a feed that has all before it
+can show it: any other starts anew as a session that is not there.
 """
 
 import asyncio
@@ -15,7 +18,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from turnwire.core.entries import Logged
+from turnwire.core.entries import Event, Logged
 from turnwire.core.framing import encode_logged
 from turnwire.core.replay import Window
 from turnwire.ports import Failure, LogRange, SessionKey, SessionLog, TurnKey
@@ -39,12 +42,17 @@ class Reader(Protocol):
 
 
 class Feed:
-    """One session as this node knows it. `gen` None: the session has never had a turn."""
+    """One session as this node knows it. `gen` None: the session has no turn (any more).
+
+    `deleted`: session.deleted is its newest entry. The gen stays, for the cursors that are still to be sent that.
+    """
 
     def __init__(self, key: SessionKey, gen: str | None, head: int) -> None:
         self.key = key
         self.gen = gen
         self.readers: set[Reader] = set()
+        self.deleted = False
+        self._end: Logged | None = None
         self._window = _window(head)
         self._encoded: dict[tuple[str, int, int], bytes] = {}
         self.reading: asyncio.Task[None] | None = None
@@ -63,13 +71,29 @@ class Feed:
             self.restart(gen, logged[0].first_seq - 1)
         before = self._window.tail
         whole = self._window.extend(logged)
+        self._take_end()
         if self._window.tail != before:
             self._wake()
         return whole
 
+    def end(self, deleted: Logged) -> bool:
+        """The session was deleted; False when entries before that are missing. It is shown once they have come."""
+        self._end = deleted
+        self._take_end()
+        if self.deleted:
+            self._wake()
+        return self.deleted
+
+    def _take_end(self) -> None:
+        if self._end is not None and self._end.seq == self._window.tail + 1:
+            self._window.extend([self._end])
+            self.deleted = True
+
     def restart(self, gen: str | None, head: int) -> None:
         """Another history: nothing of the old one may be shown any more."""
         self.gen = gen
+        self.deleted = False
+        self._end = None
         self._window = _window(head)
         self._encoded.clear()
         self._wake()
@@ -169,23 +193,37 @@ class SessionHub:
         """What this node has appended, in order."""
         feed = self._feeds.get(key)
         if feed is not None and logged and not feed.extend(gen, logged):
-            self._catch_up(feed)
+            self.catch_up(feed)
+
+    def end(self, key: SessionKey, gen: str, seq: int, at: int) -> None:
+        """The session was deleted; its `session.deleted` is the entry at `seq`. Twice is as good as once."""
+        feed = self._feeds.get(key)
+        if feed is None or feed.deleted:
+            return
+        if feed.gen != gen:
+            feed.restart(None, 0)
+        elif not feed.end(Logged(seq, seq, Event("session.deleted", None, b"{}", at=at))) and not self._writes(key):
+            # What is missing may be on its way, from a read or from this node's own appends; else it is gone.
+            self.catch_up(feed)
 
     async def follow_nudges(self) -> None:
         """Act on nudges, for ever."""
         async for nudge in self._log.nudges():
             if nudge.kind == "reset":
                 for feed in self._feeds.values():
-                    self._catch_up(feed)
+                    self.catch_up(feed)
             elif nudge.key is None:
                 continue
             elif nudge.kind == "cancel" and nudge.turn is not None:
                 self._on_cancel(nudge.key.turn(nudge.turn), nudge.by)
+            elif nudge.kind == "deleted":
+                self.end(nudge.key, nudge.gen, nudge.head, nudge.at)
             elif nudge.kind == "grown":
                 feed = self._feeds.get(nudge.key)
                 # A node that writes the session is fed by its own appends, whose nudges overtake their replies.
-                if feed is not None and not self._writes(nudge.key) and _is_behind(feed, nudge.gen, nudge.head):
-                    self._catch_up(feed)
+                known_here = not nudge.aside and self._writes(nudge.key)
+                if feed is not None and not known_here and _is_behind(feed, nudge.gen, nudge.head):
+                    self.catch_up(feed)
 
     async def check_forever(self) -> None:
         """Every `check_ms`, ask the log where the watched sessions stand: whatever nudge was lost is made up here."""
@@ -200,11 +238,11 @@ class SessionHub:
             for key, place in zip(keys, places, strict=True):
                 feed = self._feeds.get(key)
                 if feed is not None and _is_behind(feed, place.gen, place.head):
-                    self._catch_up(feed)
+                    self.catch_up(feed)
                 if place.overdue is not None:
                     await self._on_overdue(TurnKey(key.owner, key.session, place.overdue))
 
-    def _catch_up(self, feed: Feed) -> None:
+    def catch_up(self, feed: Feed) -> None:
         """Read what the feed lacks, unless a read is under way: that one goes on until it has reached the head."""
         if feed.reading is None or feed.reading.done():
             feed.reading = asyncio.create_task(self._read_to_head(feed), name=f"catch up {feed.key.session}")
@@ -217,6 +255,8 @@ class SessionHub:
             except Failure as failure:  # the next nudge or check tries again
                 _log.warning("hub_read_failed", kind=failure.kind)
                 return
+            if feed.deleted and found.gen is None:
+                return
             if found.gen != feed.gen or found.head < before or found.floor > before:
                 feed.restart(found.gen, found.head)
                 return
@@ -227,4 +267,6 @@ class SessionHub:
 
 
 def _is_behind(feed: Feed, gen: str | None, head: int) -> bool:
+    if feed.deleted and not gen:
+        return False
     return gen != feed.gen or head > feed.tail

@@ -23,15 +23,22 @@ from turnwire.core.log_values import (
     Appended,
     Batch,
     Cancelled,
+    Deleted,
+    ListPlace,
     LogRange,
     Nudge,
     Renewed,
     Responded,
+    SessionChange,
+    SessionInfo,
     SessionKey,
+    SessionPage,
     SessionView,
     StoredTurn,
     Taken,
     TurnKey,
+    TurnPage,
+    Updated,
 )
 from turnwire.ports import Failure
 from turnwire.stores.redis import scripts
@@ -53,10 +60,12 @@ from turnwire.stores.redis.replies import (
     accepted_of,
     appended_of,
     cancelled_of,
+    deleted_of,
     range_of,
     renewed_of,
     responded_of,
     taken_of,
+    updated_of,
 )
 from turnwire.stores.redis.scripts import fresh_gen
 from turnwire.stores.redis.sessions import SessionReads
@@ -161,6 +170,7 @@ class RedisSessionLog:
                     limits.log_entries_max,
                     limits.log_entries_keep,
                     limits.idle_ms,
+                    request.preview,
                 ],
             )
         )
@@ -244,10 +254,24 @@ class RedisSessionLog:
         arguments = (fresh_gen(), key.turn, request, by, value, body)
         return responded_of(await self._calls.one(scripts.RESPOND.command(turn_keys(key), arguments)))
 
-    async def delete_session(self, key: SessionKey) -> bool:
-        """Its cursors are nudged with an empty gen; a cancel of its turns is answered already_done from then on."""
+    async def update_session(self, key: SessionKey, change: SessionChange) -> Updated | None:
+        limits = self._limits
+        arguments = (
+            fresh_gen(),
+            change.title or "",
+            change.metadata or "",
+            limits.idle_ms,
+            limits.log_entries_max,
+            limits.log_entries_keep,
+        )
         keys = (*session_keys(key), sessions_name(key.owner), idle_name(key.owner))
-        return await self._calls.one(scripts.DELETE.command(keys, (fresh_gen(), self._limits.deleted_ms))) == 1
+        return updated_of(key.session, await self._calls.one(scripts.UPDATE.command(keys, arguments)))
+
+    async def delete_session(self, key: SessionKey, nonce: str) -> Deleted | None:
+        """A cancel of its turns is answered already_done from then on."""
+        keys = (*session_keys(key), sessions_name(key.owner), idle_name(key.owner))
+        arguments = (fresh_gen(), self._limits.deleted_ms, nonce)
+        return deleted_of(await self._calls.one(scripts.DELETE.command(keys, arguments)))
 
     async def expire_sessions(self, count_max: int) -> int:
         """Remove sessions that were idle for too long; how many there were. The sweep calls it now and then."""
@@ -268,6 +292,15 @@ class RedisSessionLog:
 
     async def read_branch(self, key: TurnKey, count_max: int) -> Sequence[StoredTurn]:
         return await self._sessions.read_branch(key, count_max)
+
+    async def read_turns(self, key: SessionKey, before: str | None, count_max: int) -> TurnPage | None:
+        return await self._sessions.read_turns(key, before, count_max)
+
+    async def list_sessions(self, owner: str, before: ListPlace | None, count_max: int) -> SessionPage:
+        return await self._sessions.list_sessions(owner, before, count_max)
+
+    async def read_session(self, key: SessionKey) -> SessionInfo | None:
+        return await self._sessions.read_session(key)
 
     # --- following ------------------------------------------------------------------------------------------------
 

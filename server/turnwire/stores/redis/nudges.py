@@ -1,8 +1,9 @@
-"""The node's subscriptions: sessions that grew, and turns of this node that are to stop.
+"""The node's subscriptions: sessions that grew or were deleted, and turns of this node that are to stop.
 
 One connection, kept by a task of its own that connects again after each loss, subscribes again and says `reset`. What
 is published may be lost, so it carries almost nothing: whoever is nudged reads the log. Nudges of one session that
-were not read yet are one nudge, the newest; so what waits here is bounded by what is watched.
+were not read yet are one nudge, the newest; so what waits here is bounded by what is watched. A deletion is always the
+newest, because its session's name stays taken.
 
 Nothing is done per message but to keep its bytes: this node hears all that it appends itself, too.
 """
@@ -99,8 +100,7 @@ class NudgeReader:
             for channel, payload in grown.items():
                 session = self._channels.get(channel)
                 if session is not None:
-                    gen, _, head = payload.partition(b" ")
-                    yield Nudge("grown", session, gen.decode(), int(head))
+                    yield _nudge_of(session, payload)
 
     # --- within ---------------------------------------------------------------------------------------------------
 
@@ -163,3 +163,11 @@ class NudgeReader:
             except TimeoutError:
                 if self._wire is not None:
                     await self._wire.call([("PING",)])
+
+
+def _nudge_of(session: SessionKey, payload: bytes) -> Nudge:
+    """`gen head`, `gen head aside` or `gen seq deleted at`; an empty gen when the session expired."""
+    gen, head, *more = payload.decode().split(" ")
+    if more and more[0] == "deleted":
+        return Nudge("deleted", session, gen, int(head), at=int(more[1]))
+    return Nudge("grown", session, gen, int(head), aside=bool(more))

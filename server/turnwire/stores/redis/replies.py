@@ -8,17 +8,25 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, Final, Literal
 
+import orjson
+
 from turnwire.core.entries import Event, Logged
 from turnwire.core.log_values import (
     Accepted,
     Appended,
     Cancelled,
+    Deleted,
+    ListPlace,
     LogRange,
     Renewed,
     Responded,
+    SessionInfo,
+    SessionPage,
     SessionView,
     StoredTurn,
     Taken,
+    TurnPage,
+    Updated,
 )
 from turnwire.stores.redis.records import answers_of, logged_of, turn_of
 
@@ -114,6 +122,44 @@ def view_of(reply: Sequence[Any], entries: Sequence[Logged]) -> SessionView:
     stored = stored_turns_of(turns, entries)
     stored.sort(key=lambda turn: turn.accepted.seq)
     return SessionView(gen.decode(), head, floor, turn_of(at_head), _text(leaf), stored)
+
+
+def turn_page_of(reply: Sequence[Any], entries: Sequence[Logged]) -> TurnPage:
+    """`entries` are all since the oldest unfinished turn was accepted."""
+    _, _, _, turns, following = reply
+    return TurnPage(stored_turns_of(turns, entries)[::-1], _text(following))
+
+
+def info_of(session: str, summary: Sequence[Any]) -> SessionInfo:
+    title, preview, metadata, created_at, updated_at = summary
+    return SessionInfo(
+        session,
+        orjson.loads(title) if title else None,
+        preview.decode() if preview else None,
+        metadata or b"{}",
+        int(created_at),
+        int(updated_at),
+    )
+
+
+def page_of(reply: Sequence[Any]) -> SessionPage:
+    found, at, session = reply
+    following = ListPlace(int(at), session.decode()) if session else None
+    return SessionPage([info_of(name.decode(), summary) for name, summary in found], following)
+
+
+def updated_of(session: str, reply: Sequence[Any]) -> Updated | None:
+    if not reply:
+        return None
+    gen, entries, summary = reply
+    return Updated(info_of(session, summary), gen.decode(), logged_of(entries))
+
+
+def deleted_of(reply: Sequence[Any]) -> Deleted | None:
+    if not reply:
+        return None
+    gen, seq, at, active = reply
+    return Deleted(gen.decode(), seq, at, _text(active))
 
 
 def stored_turns_of(turns: Sequence[Sequence[Any]], entries: Sequence[Logged]) -> list[StoredTurn]:

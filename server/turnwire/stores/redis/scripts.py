@@ -48,6 +48,10 @@ RESPOND: Final = _script("respond_turn", "_session", "_turns")
 LOOK_AT: Final = _script("look_at_session", "_session", "_turns")
 READ_VIEW: Final = _script("read_view", "_session", "_turns", "_views")
 READ_BRANCH: Final = _script("read_branch", "_session", "_turns", "_views")
+READ_TURNS: Final = _script("read_turns", "_session", "_turns", "_views")
+READ_SESSION: Final = _script("read_session", "_summary")
+LIST_SESSIONS: Final = _script("list_sessions", "_summary")
+UPDATE: Final = _script("update_session", "_session", "_turns", "_summary")
 DELETE: Final = _script("delete_session", "_session", "_turns", "_forget")
 EXPIRE: Final = _script("expire_session", "_session", "_turns", "_forget")
 LIST_DUE: Final = _script("list_due")
@@ -63,6 +67,10 @@ ALL: Final = (
     RESPOND,
     READ_VIEW,
     READ_BRANCH,
+    READ_TURNS,
+    READ_SESSION,
+    LIST_SESSIONS,
+    UPDATE,
     LOOK_AT,
     DELETE,
     EXPIRE,

@@ -1,4 +1,4 @@
-"""Reading sessions: as a whole, along a branch, or from a cursor on.
+"""Reading sessions: as a whole, along a branch, page by page, or from a cursor on; and lists of them.
 
 A script says where a session stands and which turns it has; entries are read beside it with XRANGE, because passed
 through Lua each would cost six times as much, and the store does nothing else meanwhile. Entries of one gen never
@@ -11,13 +11,23 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from turnwire.core.entries import Logged
-from turnwire.core.log_values import LogRange, SessionKey, SessionView, StoredTurn, TurnKey
+from turnwire.core.log_values import (
+    ListPlace,
+    LogRange,
+    SessionInfo,
+    SessionKey,
+    SessionPage,
+    SessionView,
+    StoredTurn,
+    TurnKey,
+    TurnPage,
+)
 from turnwire.ports import Failure
 from turnwire.stores.redis import scripts
-from turnwire.stores.redis.keys import session_keys
+from turnwire.stores.redis.keys import session_keys, session_name, sessions_name
 from turnwire.stores.redis.link import Lane
 from turnwire.stores.redis.records import logged_of
-from turnwire.stores.redis.replies import range_of, stored_turns_of, view_of
+from turnwire.stores.redis.replies import info_of, page_of, range_of, stored_turns_of, turn_page_of, view_of
 from turnwire.stores.redis.scripts import fresh_gen
 from turnwire.stores.redis.wire import Command
 
@@ -45,6 +55,20 @@ class SessionReads:
         arguments = (fresh_gen(), key.turn, count_max, self._bytes_max)
         found = await self._whole(session, scripts.READ_BRANCH.command(session_keys(session), arguments))
         return () if found is None else stored_turns_of(found[0][3], found[1])
+
+    async def read_turns(self, key: SessionKey, before: str | None, count_max: int) -> TurnPage | None:
+        arguments = (fresh_gen(), before or "", count_max, self._bytes_max)
+        found = await self._whole(key, scripts.READ_TURNS.command(session_keys(key), arguments))
+        return None if found is None else turn_page_of(*found)
+
+    async def list_sessions(self, owner: str, before: ListPlace | None, count_max: int) -> SessionPage:
+        place = ("", "") if before is None else (before.at, before.session)
+        command = scripts.LIST_SESSIONS.command([sessions_name(owner)], (count_max, *place))
+        return page_of(await self._lane.one(command))
+
+    async def read_session(self, key: SessionKey) -> SessionInfo | None:
+        summary = await self._lane.one(scripts.READ_SESSION.command([session_name(key)], ()))
+        return info_of(key.session, summary) if summary else None
 
     async def read_range(self, key: SessionKey, after_seq: int, count_max: int) -> LogRange:
         for _ in range(TRIES):

@@ -1,8 +1,8 @@
 -- In front of the scripts that remove a session.
 
--- Remove all keys of the session, and tell whoever watches or runs it. KEYS[3] the owner's sessions, KEYS[4] the
--- partition's idle index.
-local function forget()
+-- Remove all keys of the session; tell whoever runs it, and with `nudge` whoever watches it. KEYS[3] the owner's
+-- sessions, KEYS[4] the partition's idle index.
+local function forget(nudge)
   local turns = SESSION .. ':turns'
   if ACTIVE ~= '' then
     redis.call('PUBLISH', 'tw:node:' .. redis.call('HGET', turn_key(ACTIVE), 'node'), member(ACTIVE) .. ' delete')
@@ -14,6 +14,5 @@ local function forget()
   redis.call('UNLINK', SESSION, LOG, turns, SESSION .. ':queue')
   redis.call('ZREM', KEYS[3], session_id())
   redis.call('ZREM', KEYS[4], string.sub(SESSION, 9))
-  -- No gen and no head: the session is not there any more.
-  redis.call('PUBLISH', SESSION, ' 0')
+  redis.call('PUBLISH', SESSION, nudge)
 end

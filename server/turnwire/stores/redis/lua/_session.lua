@@ -4,7 +4,8 @@
 -- ARGV[1] a fresh gen, taken when the store's history may have been lost: Lua's own random numbers repeat after every
 -- restart of the store.
 --
--- The session's hash: gen, head, floor, replid, leaf, active, created_at, updated_at, watched_at.
+-- The session's hash: gen, head, floor, replid, leaf, active, created_at, updated_at, watched_at, preview; and as JSON
+-- text title and metadata.
 -- The log: a stream, entry id `seq-0`; a delta is t p k x [c n l], any other entry a t y b [more fields].
 -- A turn's hash: digest, body, spec, cancelled_body, parent, seq, at, accepted_state, accept_*, state, nonce, node,
 -- lease_replid, counter, batch, batch_seq, batch_at, batch_next, cancel_by, takes, waiting, record, end_*.

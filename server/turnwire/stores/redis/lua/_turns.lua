@@ -36,16 +36,28 @@ local function logged_since(first)
   return redis.call('XRANGE', LOG, first .. '-0', HEAD .. '-0')
 end
 
--- Store the new head and tell whoever watches. The last step of every script that logs.
-local function publish()
+-- Store the new head and tell whoever watches. The last step of every script that logs. `more` is a further word of the
+-- nudge, or nil.
+local function publish(more)
   redis.call('HSET', SESSION, 'head', HEAD)
-  redis.call('PUBLISH', SESSION, GEN .. ' ' .. HEAD)
+  redis.call('PUBLISH', SESSION, GEN .. ' ' .. HEAD .. (more and ' ' .. more or ''))
 end
 
--- Note that the session was written to: `sessions` are its owner's, `idle` its partition's index.
+-- Cut a log that got long, but for its newest entries. Not while a turn is unfinished, because whoever takes that over
+-- folds its entries; what is left of old turns is in their records.
+local function trim(entries_max, entries_keep)
+  if ACTIVE ~= '' or redis.call('LLEN', SESSION .. ':queue') > 0 then return end
+  if redis.call('XLEN', LOG) <= tonumber(entries_max) then return end
+  redis.call('XTRIM', LOG, 'MAXLEN', entries_keep)
+  local oldest = redis.call('XRANGE', LOG, '-', '+', 'COUNT', 1)[1][1]
+  redis.call('HSET', SESSION, 'floor', string.match(oldest, '^%d+'))
+end
+
+-- Note that the session was written to: `sessions` are its owner's, `idle` its partition's index. In the owner's list a
+-- session only ever rises, also when the store's clock is set back, so that nobody who pages meets it twice.
 local function touch(sessions, idle, idle_ms)
   redis.call('HSET', SESSION, 'updated_at', NOW)
-  redis.call('ZADD', sessions, NOW, session_id())
+  redis.call('ZADD', sessions, 'GT', NOW, session_id())
   redis.call('ZADD', idle, NOW + idle_ms, string.sub(SESSION, 9))
 end
 

@@ -4,7 +4,7 @@
 -- KEYS  session, leases, turn, the owner's sessions, the owner's pending cancels, the partition's idle index
 -- ARGV  gen, turn, nonce, digest, body, spec, cancelled body, parent ('leaf', 'root' or '=turn'), on_busy, author,
 --       node, lease ms, body of turn.cancelling, cancel_after_ms or '', queue max, queue wait ms, log max, log keep,
---       idle ms
+--       idle ms, preview or ''
 -- Returns {result, gen, seq, parent, entries, interrupted, next}. The same nonce again is answered from what was
 -- stored. What is refused ('conflict', 'busy', 'queue_full', 'deleted', 'no_parent') leaves no trace.
 
@@ -48,12 +48,10 @@ end
 if not GEN then
   GEN = ARGV[1]
   redis.call('HSET', SESSION, 'gen', GEN, 'replid', REPLID, 'floor', 0, 'created_at', NOW)
-elseif state == 'running' and redis.call('XLEN', LOG) > tonumber(ARGV[17]) and redis.call('LLEN', QUEUE) == 0 then
-  -- Nothing runs, so nobody folds these entries: what is left of old turns is in their records.
-  redis.call('XTRIM', LOG, 'MAXLEN', ARGV[18])
-  local oldest = redis.call('XRANGE', LOG, '-', '+', 'COUNT', 1)[1][1]
-  redis.call('HSET', SESSION, 'floor', string.match(oldest, '^%d+'))
+else
+  trim(ARGV[17], ARGV[18])
 end
+if ARGV[20] ~= '' then redis.call('HSETNX', SESSION, 'preview', ARGV[20]) end
 
 local first = HEAD + 1
 local interrupted, next_turn = '', ''

@@ -12,5 +12,6 @@ if ACTIVE ~= '' then
   redis.call('ZADD', KEYS[4], NOW + ARGV[2], string.sub(SESSION, 9))
   return 0
 end
-forget()
+-- No gen and no head: the session is not there any more.
+forget(' 0')
 return 1
