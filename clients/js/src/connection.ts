@@ -9,6 +9,7 @@
  *                offline ◀─ any loss      refused: a close code said not to come back
  */
 
+import { because } from "./errors.js";
 import type { ConnectionStatus } from "./types.js";
 import type { Command, ErrorBody, ServerFrame, Welcome } from "./wire.js";
 
@@ -24,7 +25,7 @@ export const ABNORMAL = 1006;
 const TRANSPORT_TOO_LARGE = 1009;
 const TRY_AGAIN_LATER = 1013;
 const NO_ANSWER = "No Turnwire server answers at this address.";
-const NOT_TURNWIRE = "The server at this address does not speak Turnwire.";
+export const NOT_TURNWIRE = because("The server at this address does not speak Turnwire.");
 
 /**
  * `dial` fetch a token, open a socket · `drop` close the socket, nothing that it says counts any more · `greeted` the
@@ -93,10 +94,12 @@ export class Connection {
 
   /** The socket closed, or never opened. `chance` lies in [0, 1). `reason`: a sentence, where the code says nothing. */
   lost(code: number, now: number, chance: number, reason?: string): Effect[] {
-    const said = this.#lastError;
+    // A cut says nothing of a server; one that hears the hello and closes in order is another kind.
+    const foreign = this.greeted && !this.welcome && code !== ABNORMAL;
+    const said = this.#lastError ?? (foreign ? NOT_TURNWIRE : undefined);
     if ((code >= 4000 && code < 4500) || code === TRANSPORT_TOO_LARGE) {
+      this.problem = this.#lastError?.message ?? `The server refused this client (close code ${code}).`;
       this.#rest();
-      this.problem = said?.message ?? `The server refused this client (close code ${code}).`;
       this.status = "refused";
       return ["lost"];
     }
@@ -106,7 +109,7 @@ export class Connection {
     const ceiling_ms = Math.min(BACKOFF_MAX_MS, BACKOFF_BASE_MS * 2 ** this.#tries++);
     // Whoever was told to go is expected back at a time of its own.
     const back = this.#leaveAt < Infinity ? this.#leaveAt : now + chance * ceiling_ms;
-    this.problem = reason ?? said?.message ?? (this.welcome ? undefined : this.greeted ? NOT_TURNWIRE : NO_ANSWER);
+    this.problem = reason ?? said?.message ?? (this.welcome ? undefined : NO_ANSWER);
     this.#rest();
     this.status = "offline";
     this.due = Math.max(back, now + (said?.retry_after_ms ?? 0));
@@ -124,7 +127,9 @@ export class Connection {
     if (now < this.due) return [];
     if (this.status === "offline") return this.#dial(now);
     if (now >= this.#leaveAt) return ["drop", "lost", ...this.#dial(now)];
-    if (this.status !== "live" || this.#pinged) return this.leave(now, chance);
+    if (this.status !== "live" || this.#pinged) {
+      return this.leave(now, chance, this.greeted && !this.welcome ? NOT_TURNWIRE : undefined);
+    }
     const askAt = this.#heardAt + (this.welcome as Welcome).ping_ms;
     if (now >= askAt) return this.#ping(now);
     this.due = Math.min(askAt, this.#leaveAt);

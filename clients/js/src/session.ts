@@ -34,11 +34,8 @@ export class ChatSession implements Session {
     this.#initial = initial;
     this.transcript = new Transcript(id);
     for (const { frame, held } of client.outbox.creates(id)) {
-      const handle = this.#add(frame);
-      const turn = held && this.transcript.tree.get(handle.id);
-      if (!turn) continue;
-      this.transcript.tree.fail(turn, held);
-      this.#end(turn, held);
+      this.#add(frame);
+      if (held) this.#end(this.transcript.tree.fail(this.#turn(frame.turn), held), held);
     }
   }
 
@@ -88,10 +85,10 @@ export class ChatSession implements Session {
 
   send(input: string | InputPart[], options: SendOptions = {}): TurnHandle {
     const { tree, loaded } = this.transcript;
-    // What the reader sees is what is followed, whatever other devices have sent since. Before that is known, and in a
-    // session without turns, the server knows better.
+    // What the reader sees is what is followed, whatever other devices have sent since. Before that is known, in a session
+    // without turns and behind a turn that may yet be refused, the server knows better.
     const last = loaded && tree.visible().findLast((turn) => turn.told || !turn.error);
-    return this.#create({ input: partsOf(input) }, { ...(last && !last.floating && { parent: last.id }), ...options });
+    return this.#create({ input: partsOf(input) }, { ...(last && last.told && { parent: last.id }), ...options });
   }
 
   edit(turn: string, input: string | InputPart[], options: SendOptions = {}): TurnHandle {

@@ -102,10 +102,11 @@ export class TurnTree {
     this.touch();
   }
 
-  fail(turn: TurnState, error: ErrorBody): void {
+  fail(turn: TurnState, error: ErrorBody): TurnState {
     turn.error = error;
     turn.asks = [];
     this.touch(turn);
+    return turn;
   }
 
   /** Whatever has not ended ends so. */

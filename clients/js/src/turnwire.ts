@@ -3,8 +3,8 @@
  * decide. One of it serves any number of sessions over one connection, which is made when the first is needed.
  */
 
-import { ABNORMAL, Connection, type Effect } from "./connection.js";
-import { because, TurnwireError } from "./errors.js";
+import { ABNORMAL, Connection, type Effect, NOT_TURNWIRE } from "./connection.js";
+import { because } from "./errors.js";
 import { newId } from "./names.js";
 import { Outbox } from "./outbox.js";
 import type { AtRest } from "./rest.js";
@@ -55,7 +55,7 @@ export class Turnwire {
   #claimant: string | undefined;
   /** What the listeners know of the connection. */
   #said = "";
-  #closed = false;
+  readonly #leaving = new AbortController();
 
   /** `url` is the server's `/v1/ws`, absolute or relative to the page, with ws: or http:. Throws TypeError otherwise. */
   constructor(url: string, options: Options = {}) {
@@ -65,7 +65,9 @@ export class Turnwire {
     this.#options = options;
     this.outbox = new Outbox(storeOf(options), `turnwire:outbox:${this.#url}`, this.#fault);
     for (const { frame } of this.outbox.creates()) this.session(frame.session);
-    this.#onWakeUps("addEventListener");
+    const { signal } = this.#leaving;
+    globalThis.document?.addEventListener("visibilitychange", this.#wake, { signal });
+    globalThis.window?.addEventListener("online", this.#wake, { signal });
   }
 
   get connection(): ConnectionStatus {
@@ -91,10 +93,8 @@ export class Turnwire {
 
   /** End in order. What was not sent stays in the outbox's Storage. */
   close(): void {
-    this.#closed = true;
-    this.#onWakeUps("removeEventListener");
+    this.#leaving.abort();
     this.#run(this.#connection.close());
-    this.outbox.fail(CLOSED);
     for (const session of this.#known.values()) session.close(CLOSED);
   }
 
@@ -139,9 +139,10 @@ export class Turnwire {
    * @internal
    */
   flush(again = false): void {
-    const effects = this.#closed ? [] : this.#connection.want(Date.now(), again);
+    const { aborted: closed } = this.#leaving.signal;
+    const effects = closed ? [] : this.#connection.want(Date.now(), again);
     if (effects.length) this.#run(effects);
-    else if (this.#closed) this.#giveUp(CLOSED);
+    else if (closed) this.#giveUp(CLOSED);
     else if (this.connection === "refused") this.#giveUp(because(this.problem as string, "unauthenticated"));
     else if (this.#connection.greeted) for (const frame of this.outbox.take(this.#claimant)) this.#post(frame);
   }
@@ -152,7 +153,6 @@ export class Turnwire {
    */
   ask(command: TurnCancel | TurnRespond): Promise<void> {
     return new Promise((resolve, reject) => {
-      if (this.#closed) throw new TurnwireError(CLOSED);
       this.outbox.add({ ...command, id: newId("c_") }, this.user, (error) => (error ? reject(error) : resolve()));
       this.flush();
     });
@@ -249,7 +249,7 @@ export class Turnwire {
       if (typeof frame.type !== "string") throw new TypeError();
     } catch {
       this.#fault("The server sent a message that is no frame.");
-      this.#run(this.#connection.leave(Date.now(), Math.random()));
+      this.#run(this.#connection.leave(Date.now(), Math.random(), NOT_TURNWIRE));
       return;
     }
     this.#options.onFrame?.("in", frame);
@@ -309,7 +309,7 @@ export class Turnwire {
     for (const { id, frame, held } of this.outbox.creates()) {
       if (held) continue;
       // What was typed before the page closed this client is sent by the next page.
-      if (!this.#closed) this.outbox.hold(id, error);
+      if (error !== CLOSED) this.outbox.hold(id, error);
       this.#known.get(frame.session)?.refused(id, error);
     }
   }
@@ -321,21 +321,17 @@ export class Turnwire {
     if (due === this.#due) return;
     this.#due = due;
     clearTimeout(this.#timer);
-    if (due === Infinity) return;
-    this.#timer = setTimeout(() => {
+    const tick = (): void => {
       this.#due = Infinity;
       this.#run(this.#connection.tick(Date.now(), Math.random()));
-    }, Math.max(0, due - Date.now()));
+    };
+    // A server that leaves its numbers out makes it NaN.
+    if (due < Infinity) this.#timer = setTimeout(tick, Math.max(0, due - Date.now()));
   }
 
   readonly #wake = (): void => {
     if (document.visibilityState === "visible") this.#run(this.#connection.wake(Date.now()));
   };
-
-  #onWakeUps(change: "addEventListener" | "removeEventListener"): void {
-    globalThis.document?.[change]("visibilitychange", this.#wake);
-    globalThis.window?.[change]("online", this.#wake);
-  }
 
   #tell(): void {
     const said = this.connection + this.problem;

@@ -1,0 +1,106 @@
+/** Markdown in pieces: any text, cut anywhere, ends in the HTML of the whole. */
+
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { blocksHtml, lex } from "./markdown.js";
+import { MarkdownStream, type Group, type Piece } from "./markdown_stream.js";
+
+/** The HTML that the view's elements amount to. */
+function htmlOf(pieces: readonly Piece[]): string {
+  let html = "";
+  for (let index = 0; index < pieces.length; ) {
+    const group = pieces[index]!.group;
+    let content = "";
+    do content += pieces[index++]!.content;
+    while (group && pieces[index]?.group && sameGroup(pieces[index]!.group!, group));
+    html += group ? within(group, content) : content;
+  }
+  return html;
+}
+
+function sameGroup(one: Group, other: Group): boolean {
+  return one.kind === other.kind && one.at === other.at;
+}
+
+function within(group: Group, content: string): string {
+  switch (group.kind) {
+    case "list": {
+      const tag = group.ordered ? "ol" : "ul";
+      return `<${tag}${group.ordered && group.start !== 1 ? ` start="${group.start}"` : ""}>\n${content}</${tag}>\n`;
+    }
+    case "table":
+      return group.head.replace("</thead>\n", `</thead>\n${content && `<tbody>${content}</tbody>`}`);
+    case "code":
+      return blocksHtml([{ type: "code", raw: "", lang: group.language, text: content }]);
+    case "paragraph":
+      return `<p>${content.trimEnd()}</p>\n`;
+  }
+}
+
+function wholeHtml(source: string): string {
+  const text = source.replace(/\r\n?/g, "\n");
+  return blocksHtml(lex(text, lex(text, {}).links).tokens);
+}
+
+function streamedHtml(cuts: readonly string[]): string {
+  let stream = new MarkdownStream();
+  let pieces = pass(stream, cuts);
+  if (stream.late) {
+    stream = new MarkdownStream(stream.links);
+    pieces = pass(stream, cuts);
+  }
+  return htmlOf(pieces);
+}
+
+function pass(stream: MarkdownStream, cuts: readonly string[]): Piece[] {
+  const pieces: Piece[] = [];
+  for (const cut of cuts) pieces.push(...stream.write(cut).settled);
+  pieces.push(...stream.end().settled);
+  return pieces;
+}
+
+function cutAt(source: string, places: readonly number[]): string[] {
+  const sorted = [...new Set(places.map((place) => place % (source.length + 1)))].sort((a, b) => a - b);
+  return [0, ...sorted].map((place, index) => source.slice(place, sorted[index]));
+}
+
+const word = fc.constantFrom("word", "two words", "**bold**", "*em", "`code`", "[a]", "[x](http://y)", "1.", "-", "2", "<b>", "a | b", "~~x~~", "#", "http://e.org/x", "\\*", "é 🧵", "![i](u)", "<br>", ":", "&amp;", "[a]: /u");
+const inline = fc.array(word, { minLength: 1, maxLength: 4 }).map((words) => words.join(" "));
+const indent = fc.constantFrom("", "", "", " ", "  ", "   ", "    ", "\t");
+const line = fc.oneof(
+  { weight: 4, arbitrary: inline },
+  { weight: 3, arbitrary: inline.map((text) => `- ${text}`) },
+  { weight: 2, arbitrary: inline.map((text) => `1. ${text}`) },
+  { weight: 1, arbitrary: inline.map((text) => `* ${text}`) },
+  { weight: 1, arbitrary: inline.map((text) => `- [x] ${text}`) },
+  { weight: 1, arbitrary: inline.map((text) => `> ${text}`) },
+  { weight: 1, arbitrary: inline.map((text) => `## ${text}`) },
+  { weight: 2, arbitrary: fc.constantFrom("```", "```js", "~~~", "````", "---", "===", "--", "-", "- - -", "***") },
+  { weight: 2, arbitrary: fc.constantFrom("| a | b |", "|--|--|", "| c", "x | y", "-|-", ":--|") },
+  { weight: 1, arbitrary: fc.constantFrom("[a]: /url", "[a]: /url 'title", "title'", "<div>", "</div>", "<!-- c", "-->") },
+  { weight: 4, arbitrary: fc.constantFrom("", "", " ", "") },
+);
+const markdown = fc
+  .array(fc.tuple(indent, line, fc.constantFrom("\n", "\n", "\n", "\n\n", "\r\n", "\n\n\n", "  \n")), { maxLength: 14 })
+  .map((lines) => lines.map((parts) => parts.join("")).join(""));
+const places = fc.array(fc.nat(400), { maxLength: 40 });
+
+describe("Markdown in pieces", () => {
+  test("any Markdown, cut anywhere, ends in the HTML of the whole", () => {
+    fc.assert(
+      fc.property(markdown, places, (source, cuts) => {
+        expect(streamedHtml(cutAt(source, cuts))).toBe(wholeHtml(source));
+      }),
+      { numRuns: 3_000 },
+    );
+  });
+
+  test("any Markdown, a character at a time, ends in the HTML of the whole", () => {
+    fc.assert(
+      fc.property(markdown, (source) => {
+        expect(streamedHtml([...source])).toBe(wholeHtml(source));
+      }),
+      { numRuns: 1_000 },
+    );
+  });
+});
