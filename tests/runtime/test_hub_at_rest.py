@@ -52,6 +52,18 @@ async def test_a_rename_on_another_node_arrives_also_where_the_turn_runs(writing
     assert seen(feed, 1) == [("session.updated", None)]
 
 
+async def test_a_turn_that_another_node_queues_or_cancels_arrives_also_where_the_active_one_runs(
+    writing: Hub, other: RedisSessionLog
+) -> None:
+    await other.accept_turn(request())
+    feed = await writing.attach(SESSION, Reading())
+    await other.accept_turn(request(key("t_2"), on_busy="queue"))
+    await reached(feed, 2)
+    await other.cancel_turn(key("t_2"), "ada", "")
+    await reached(feed, 3)
+    assert seen(feed, 1) == [("turn.accepted", "t_2"), ("turn.done", "t_2")]
+
+
 async def test_a_deletion_comes_behind_all_that_was_logged(nudged: Hub, other: RedisSessionLog) -> None:
     gen = (await other.accept_turn(request())).gen
     reader = Reading()

@@ -86,5 +86,6 @@ end
 redis.call('ZADD', SESSION .. ':turns', seq, turn)
 redis.call('HSET', SESSION, 'leaf', turn)
 touch(KEYS[4], KEYS[6], ARGV[19])
-publish()
+-- Beside a running turn, whose node hears of nothing but its own appends.
+publish(result ~= 'running' and 'aside')
 return {result, GEN, seq, parent, logged_since(first), interrupted, next_turn}

@@ -33,5 +33,5 @@ if state == 'queued' and t[2] == '' then
 else
   node, take = ask_to_stop(turn, by, ARGV[4])
 end
-if HEAD >= first then publish() end
+if HEAD >= first then publish('aside') end
 return {'cancelling', GEN, logged_since(first), node, take}
