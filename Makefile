@@ -2,10 +2,11 @@
 # requirements.lock (every file checked against its hash) and do it again only when the lock or pyproject.toml changed.
 #
 #   make serve      the server on 127.0.0.1:8000, with its own store and a demo model; ARGS="--port 9000"
-#   make test       the whole gate: style, types, imports, schemas, tests, coverage
+#   make test       the whole gate: style, types, imports, schemas, the JavaScript client, tests, coverage
 #   make prove      the long versions of the tests, then the benchmarks
 #   make lint       the gate without the tests         make format   let ruff rewrite the sources
-#   make schema     write protocol/schema              make bench    what a delta costs
+#   make client     build what the server serves of clients/js     make client-test   that part of the gate alone
+#   make schema     write protocol/schema and the client's types   make bench         what a delta and the page cost
 #   make lock       write requirements.lock; UPGRADE=--upgrade takes newer releases
 #   make clean      remove what these commands made, .venv included
 
@@ -18,13 +19,27 @@ BIN := .venv/bin
 READY := .venv/.ready
 UV := $(BIN)/uv
 
+# Node and npm are those of .venv, whatever else this machine has.
+JS := clients/js
+NODE_MODULES := $(JS)/node_modules/.ready
+NPM := cd $(JS) && PATH="$(CURDIR)/$(BIN):$$PATH" npm
+RUN := $(NPM) run --silent
+
 # Every tool reports on what is installed here; none of them looks for news of itself.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 export UV_PYTHON_DOWNLOADS := never
+# uv and pip read the first, Node only the second.
+ifdef SSL_CERT_FILE
+export NODE_EXTRA_CA_CERTS ?= $(SSL_CERT_FILE)
+endif
+# Where nobody has a home, npm would keep its downloads in a folder named ~ here.
+ifeq ($(HOME),)
+export npm_config_cache := $(CURDIR)/.venv/npm
+endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test lint format prove bench schema lock clean
+.PHONY: help serve test lint python-lint client-lint client-test format prove bench schema client browser lock clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -32,7 +47,7 @@ help:
 serve: $(READY)
 	@$(BIN)/turnwire serve $(ARGS)
 
-test: lint
+test: lint client-test browser
 	@$(BIN)/coverage erase
 	$(BIN)/pytest -n $(WORKERS) --cov --cov-report= $(ARGS)
 	@echo "coverage of core and protocol (all of it)" && $(BIN)/coverage report --include='$(STRICT)' --fail-under=100
@@ -41,12 +56,31 @@ test: lint
 # The parts whose every branch a test must take.
 STRICT := */turnwire/core/*,*/turnwire_protocol/*
 
-lint: $(READY)
+lint: python-lint client-lint
+
+python-lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 	$(BIN)/python -m turnwire_protocol.schema --check
+
+client: $(NODE_MODULES)
+	@$(RUN) build
+
+client-lint: $(NODE_MODULES)
+	$(RUN) types
+	$(RUN) check
+
+client-test: client-lint
+	$(RUN) test
+	$(RUN) pack
+	$(RUN) size
+
+# Finds the browser for tests/browser, or installs one where that can be done unasked. Without one those tests skip, and
+# in continuous integration fail.
+browser: $(READY)
+	@$(BIN)/python -m tests.support.browser
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
@@ -59,16 +93,19 @@ prove: $(READY)
 bench: $(READY)
 	$(BIN)/python -m tests.benchmarks.relay $(ARGS)
 	$(BIN)/python -m tests.benchmarks.cancel
+	$(BIN)/python -m tests.benchmarks.page
 
-schema: $(READY)
+schema: $(NODE_MODULES)
 	$(BIN)/python -m turnwire_protocol.schema
+	$(RUN) wire
 
 lock: $(UV)
 	$(UV) pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --custom-compile-command "make lock" --quiet $(UPGRADE) --output-file requirements.lock
 
 clean:
-	rm -rf .venv .coverage .coverage.* .hypothesis .import_linter_cache .pytest_cache .ruff_cache build dist
+	rm -rf .venv .coverage .coverage.* .hypothesis .import_linter_cache .pytest_cache .ruff_cache build dist \
+		$(JS)/node_modules $(JS)/dist $(JS)/coverage
 
 # --- The environment ------------------------------------------------------------------------------------------------
 
@@ -76,6 +113,10 @@ $(READY): requirements.lock pyproject.toml .venv/bin/python | $(UV)
 	@$(UV) pip sync --quiet --require-hashes --python $(BIN)/python requirements.lock
 	@$(UV) pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python --editable .
 	@$(UV) pip check --quiet --python $(BIN)/python
+	@touch $@
+
+$(NODE_MODULES): $(JS)/package.json $(JS)/package-lock.json $(JS)/.npmrc $(READY)
+	@$(NPM) ci --loglevel=error >/dev/null
 	@touch $@
 
 # uv itself comes from the lock: its version and its hashes are there and nowhere else.

@@ -195,6 +195,27 @@ def test_the_architecture_page_places_every_part_of_the_server() -> None:
     assert {part for part in parts if part not in page} == set()
 
 
+# The client and the page, as far as it takes no parser: tsc is as strict as it can be, and sees the rest.
+SCRIPTS = modules_of("clients/js/src", "clients/js/playground", suffix=".ts")
+GENERATED = "clients/js/src/wire.ts"
+
+
+@pytest.mark.parametrize("script", [script for script in SCRIPTS if script != GENERATED])
+def test_every_script_of_the_client_is_short_and_opens_with_what_it_is_for(script: str) -> None:
+    text = (ROOT / script).read_text(encoding="utf-8")
+    assert text.startswith(("/**", "//"))
+    if not script.endswith(".test.ts"):
+        assert len(text.splitlines()) <= FILE_LINES_MAX
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_no_script_of_the_client_uses_a_banned_word_or_silences_the_compiler(script: str) -> None:
+    text = (ROOT / script).read_text(encoding="utf-8")
+    assert not words(script) & BANNED_WORDS
+    assert not {name for name in re.findall(r"\w+", text) if words(name) & BANNED_WORDS}
+    assert not re.search(r"@ts-(?:ignore|nocheck)|@ts-expect-error\s*$", text, re.MULTILINE)
+
+
 def test_a_long_function_is_noticed() -> None:
     body = "    pass\n" * FUNCTION_LINES_MAX
     assert long_functions(ast.parse(f"async def wait():\n{body}")) == ["wait at line 1 has 71 lines"]

@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from collections.abc import Iterator
@@ -105,6 +106,45 @@ def test_the_wheel_is_typed_licensed_and_has_the_command(wheel: zipfile.ZipFile)
     assert {"turnwire/py.typed", "turnwire_protocol/py.typed"} <= set(wheel.namelist())
     assert "LICENSE" in names
     assert "turnwire = turnwire.cli:app" in wheel.read(names["entry_points.txt"]).decode()
+
+
+def test_the_source_archive_has_what_the_web_files_are_built_from(tmp_path: Path) -> None:
+    built = run(sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", tmp_path)
+    assert built.returncode == 0, built.stderr
+    with tarfile.open(next(tmp_path.glob("turnwire-*.tar.gz"))) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    client = {name.removeprefix("clients/js/") for name in names if name.startswith("clients/js/")}
+    assert {"package.json", "package-lock.json", ".npmrc", "scripts/build.js", "src/index.ts"} <= client
+    assert {"Makefile", "requirements.lock", "protocol/schema/events.schema.json"} <= names
+    assert not [name for name in client if name.startswith(("node_modules", "dist", "coverage"))]
+
+
+# --- the client in JavaScript ---------------------------------------------------------------------------------------
+
+CLIENT = ROOT / "clients/js"
+PACKAGE = json.loads((CLIENT / "package.json").read_text(encoding="utf-8"))
+PACKAGE_LOCK = (CLIENT / "package-lock.json").read_text(encoding="utf-8")
+
+
+def test_the_clients_lock_has_hashes_and_says_nowhere_where_its_packages_come_from() -> None:
+    locked = json.loads(PACKAGE_LOCK)["packages"]
+    assert locked.pop("")["devDependencies"] == PACKAGE["devDependencies"]
+    for name, package in locked.items():
+        assert package["integrity"].startswith("sha512-"), name
+        assert "resolved" not in package, name
+    assert "omit-lockfile-registry-resolved=true" in (CLIENT / ".npmrc").read_text().splitlines()
+
+
+def test_the_client_has_no_dependency_and_the_projects_version_and_licence() -> None:
+    assert not {"dependencies", "peerDependencies", "optionalDependencies"} & PACKAGE.keys()
+    assert PACKAGE["version"] == PROJECT["version"]
+    assert f'VERSION = "{PROJECT["version"]}"' in (CLIENT / "src/version.ts").read_text(encoding="utf-8")
+    assert PACKAGE["license"] == PROJECT["license"]
+    assert (CLIENT / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+
+
+def test_no_package_runs_code_of_its_own_while_the_clients_tools_are_installed() -> None:
+    assert "ignore-scripts=true" in (CLIENT / ".npmrc").read_text().splitlines()
 
 
 # --- the image -----------------------------------------------------------------------------------------------------

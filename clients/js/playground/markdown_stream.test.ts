@@ -103,4 +103,22 @@ describe("Markdown in pieces", () => {
       { numRuns: 1_000 },
     );
   });
+
+  test("a long plain paragraph is settled as it comes, and ends in the HTML of the whole", () => {
+    const source = `${"word and more, ".repeat(400)}with **bold** - and a dash\n\nNext\n`;
+    const cuts = source.match(/[^]{1,7}/g) ?? [];
+    expect(streamedHtml(cuts)).toBe(wholeHtml(source));
+    const stream = new MarkdownStream();
+    const tails = cuts.slice(0, 700).map((cut) => stream.write(cut).tail.reduce((sum, { content }) => sum + content.length, 0));
+    expect(Math.max(...tails.slice(-200))).toBeLessThan(100);
+  });
+
+  test("the tail of a long list, table or block of code is one element, however long it becomes", () => {
+    for (const line of ["- an item\n", "| a | b |\n", "code();\n"]) {
+      const stream = new MarkdownStream();
+      stream.write({ "|": "| x | y |\n|---|---|\n", c: "```js\n" }[line.charAt(0)] ?? "");
+      const tails = Array.from({ length: 500 }, () => stream.write(line).tail.length);
+      expect(Math.max(...tails.slice(2))).toBeLessThanOrEqual(1);
+    }
+  });
 });

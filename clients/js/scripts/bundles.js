@@ -29,6 +29,11 @@ export async function client() {
   return bundle("turnwire.js", "src/index.ts", "none");
 }
 
+/** What of it a page loads at once: all but what speaks HTTP, which comes when it is first asked for. */
+export async function core() {
+  return bundle("core.js", "src/index.ts", "none", ["./rest.js"]);
+}
+
 /**
  * Every file that the build leaves in server/turnwire/web.
  * @returns {AsyncGenerator<Served>}
@@ -44,9 +49,10 @@ export async function* bundles() {
  * @param {string} name
  * @param {string} source
  * @param {"none" | "eof"} legalComments
+ * @param {string[]} external
  * @returns {Promise<Served>}
  */
-async function bundle(name, source, legalComments) {
+async function bundle(name, source, legalComments, external = []) {
   const { outputFiles } = await build({
     absWorkingDir: PACKAGE,
     entryPoints: [source],
@@ -57,6 +63,7 @@ async function bundle(name, source, legalComments) {
     format: "esm",
     target: "es2022",
     legalComments,
+    external,
     plugins: [served],
     logLevel: "silent",
   });

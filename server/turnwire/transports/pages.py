@@ -1,7 +1,17 @@
-"""What a browser or an orchestrator gets over plain HTTP: the page, /livez and /readyz."""
+"""What a browser or an orchestrator gets over plain HTTP: the page with its files, /livez and /readyz.
 
-from collections.abc import Awaitable, Callable
+The files are read and compressed once, when the server starts, and never built here: what clients/js makes is
+committed. The policy that goes with them is the page's second wall. An answer that got past the sanitiser still could
+not run a script, load from elsewhere or send anything there.
+"""
+
+import gzip
+import re
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from hashlib import sha256
 from importlib.resources import files
+from pathlib import PurePath
 from typing import Final
 
 from starlette.requests import Request
@@ -12,24 +22,50 @@ Ready = Callable[[], Awaitable[str | None]]
 """None when this node can serve, else the reason why not, fit for anyone to read."""
 
 MEDIA_TYPES: Final = {
-    "index.html": "text/html; charset=utf-8",
-    "chat.js": "text/javascript; charset=utf-8",
-    "chat.css": "text/css; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".ico": "image/x-icon",
+    ".js": "text/javascript; charset=utf-8",
+    ".png": "image/png",
+    ".svg": "image/svg+xml",
+    ".txt": "text/plain; charset=utf-8",
 }
+"""Files of the web folder with another suffix are not served."""
+
+PAGE: Final = "index.html"
+CLIENT: Final = "turnwire.js"
+"""The one file that pages of other origins may import: it holds no secret and does nothing by itself."""
 
 HEADERS: Final = {
-    "content-security-policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
     "cache-control": "no-cache",
+    "referrer-policy": "no-referrer",
+    "vary": "accept-encoding",
+    "x-content-type-options": "nosniff",
 }
+POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'{sockets}; img-src 'self' data: blob:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    # Where browsers know it, no string becomes markup but through the sanitiser.
+    "require-trusted-types-for 'script'; trusted-types dompurify"
+)
+HOST: Final = re.compile(r"[\w.-]+(:\d+)?|\[[\da-fA-F:]+\](:\d+)?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """One form of a file. `tag` is a strong entity tag: other bytes have another."""
+
+    content: bytes
+    tag: str
+    headers: dict[str, str]
+
+    @classmethod
+    def of(cls, content: bytes, **headers: str) -> "Body":
+        return cls(content, f'"{sha256(content).hexdigest()[:32]}"', headers)
 
 
 def page_routes(ready: Ready) -> list[Route]:
-    """Routes of the page and of the two probes."""
+    """Routes of the page's files and of the two probes."""
 
     async def livez(_request: Request) -> Response:
         return PlainTextResponse("alive\n")
@@ -38,15 +74,47 @@ def page_routes(ready: Ready) -> list[Route]:
         reason = await ready()
         return JSONResponse({"ready": reason is None, "reason": reason}, status_code=200 if reason is None else 503)
 
-    routes = [Route("/livez", livez), Route("/readyz", readyz), Route("/", _file("index.html"))]
-    return [*routes, *(Route(f"/{name}", _file(name)) for name in MEDIA_TYPES if name != "index.html")]
+    return [Route("/livez", livez), Route("/readyz", readyz), *_file_routes()]
 
 
-def _file(name: str) -> Callable[[Request], Awaitable[Response]]:
-    """A file of the web folder, read once: it cannot change while the server runs."""
-    content = files("turnwire.web").joinpath(name).read_bytes()
+def _file_routes() -> Iterator[Route]:
+    for file in sorted(files("turnwire.web").iterdir(), key=lambda file: file.name):
+        if (suffix := PurePath(file.name).suffix) in MEDIA_TYPES:
+            path = "/" if file.name == PAGE else f"/{file.name}"
+            yield Route(path, _endpoint(file.name, MEDIA_TYPES[suffix], file.read_bytes()))
 
-    async def endpoint(_request: Request) -> Response:
-        return Response(content, media_type=MEDIA_TYPES[name], headers=HEADERS)
+
+def _endpoint(name: str, media_type: str, content: bytes) -> Callable[[Request], Awaitable[Response]]:
+    plain = Body.of(content)
+    packed = Body.of(gzip.compress(content, 9, mtime=0), **{"content-encoding": "gzip"})
+    cross_origin = {"access-control-allow-origin": "*"} if name == CLIENT else {}
+
+    async def endpoint(request: Request) -> Response:
+        body = packed if len(packed.content) < len(content) and _takes_gzip(request) else plain
+        headers = {**HEADERS, **cross_origin, "content-security-policy": _policy(request), "etag": body.tag}
+        if _has(request, body.tag):
+            return Response(status_code=304, headers=headers)
+        return Response(body.content, media_type=media_type, headers=headers | body.headers)
 
     return endpoint
+
+
+def _policy(request: Request) -> str:
+    """The policy for the host that was asked: Safari before 15.4 does not count a page's own WebSockets as 'self'."""
+    host = request.headers.get("host", "")
+    return POLICY.format(sockets=f" ws://{host} wss://{host}" if HOST.fullmatch(host) else "")
+
+
+def _takes_gzip(request: Request) -> bool:
+    """RFC 9110 section 12.5.3, for the one coding there is; a client that refuses it says q=0."""
+    for item in request.headers.get("accept-encoding", "").lower().split(","):
+        coding, _, weight = item.replace(" ", "").partition(";q=")
+        if coding == "gzip":
+            return not re.fullmatch(r"0(\.0*)?", weight)
+    return False
+
+
+def _has(request: Request, tag: str) -> bool:
+    """Whether the client names this very body in If-None-Match (RFC 9110 section 13.1.2: compared weakly)."""
+    named = [item.strip().removeprefix("W/") for item in request.headers.get("if-none-match", "").split(",")]
+    return tag in named or "*" in named
