@@ -4,6 +4,8 @@
  */
 
 const NEAR_PX = 24;
+/** Text that comes faster than anyone reads is followed in steps: each moves, and draws anew, all that is in view. */
+const STEP_MS = 100;
 
 export class Follow {
   readonly #scroller: HTMLElement;
@@ -11,15 +13,16 @@ export class Follow {
   readonly #onChange: (following: boolean) => void;
   #following = true;
   #top = 0;
+  #steppedAt = 0;
+  /** A step is due. */
+  #stepping = false;
 
   /** `content` is what grows in the scroller; `onChange` is told when following begins or ends. */
   constructor(scroller: HTMLElement, content: HTMLElement, onChange: (following: boolean) => void = () => undefined) {
     this.#scroller = scroller;
     this.#content = content;
     this.#onChange = onChange;
-    const observer = new ResizeObserver(() => {
-      if (this.#following) this.toEnd();
-    });
+    const observer = new ResizeObserver(() => this.#grown());
     observer.observe(content);
     observer.observe(scroller);
     scroller.addEventListener("scroll", () => this.#scrolled(), { passive: true });
@@ -38,6 +41,22 @@ export class Follow {
     change();
     this.#scroller.scrollTop = this.#scroller.scrollHeight - fromEnd;
     this.#top = this.#scroller.scrollTop;
+  }
+
+  #grown(): void {
+    if (!this.#following || this.#stepping) return;
+    const wait = this.#steppedAt + STEP_MS - performance.now();
+    if (wait <= 0) return this.#step();
+    this.#stepping = true;
+    setTimeout(() => {
+      this.#stepping = false;
+      if (this.#following) this.#step();
+    }, wait);
+  }
+
+  #step(): void {
+    this.#steppedAt = performance.now();
+    this.toEnd();
   }
 
   #scrolled(): void {

@@ -12,13 +12,23 @@ export interface Painter {
 
 const waiting = new Set<Painter>();
 let requested = false;
+let together = false;
 
 /** Have this one paint in the next frame. */
 export function paintSoon(painter: Painter): void {
   waiting.add(painter);
-  if (requested) return;
-  requested = true;
-  requestAnimationFrame(paintAll);
+  if (!together) request();
+}
+
+/** Make a change that was told in a frame, and paint what it asks for in the same one: to ask for another costs too. */
+export function paintTogether(change: () => void): void {
+  together = true;
+  try {
+    change();
+  } finally {
+    together = false;
+  }
+  if (!requested) paintAll();
 }
 
 export function paintNever(painter: Painter): void {
@@ -28,6 +38,12 @@ export function paintNever(painter: Painter): void {
 function paintAll(): void {
   const deadline = performance.now() + BUDGET_MS;
   for (const painter of waiting) if (!painter.paint(deadline)) waiting.delete(painter);
-  requested = waiting.size > 0;
-  if (requested) requestAnimationFrame(paintAll);
+  requested = false;
+  if (waiting.size > 0) request();
+}
+
+function request(): void {
+  if (requested) return;
+  requested = true;
+  requestAnimationFrame(paintAll);
 }

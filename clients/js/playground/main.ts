@@ -9,6 +9,7 @@ import { ConnectionLight } from "./connection_light.js";
 import { Conversation } from "./conversation.js";
 import { find, put, say } from "./dom.js";
 import { Drawer } from "./drawer.js";
+import { paintTogether } from "./frames.js";
 import { Healing } from "./healing.js";
 import { Inspector } from "./inspector.js";
 import { Plug } from "./plug.js";
@@ -81,7 +82,7 @@ function open(id: string): void {
   conversation.show(session);
   healing.watch(id);
   chats.show(id);
-  leave = session.subscribe(update);
+  leave = session.subscribe(() => paintTogether(update));
   update();
 }
 
@@ -94,7 +95,8 @@ function update(): void {
   put(welcome.element, "hidden", snapshot.turns.length > 0 || snapshot.deleted);
   welcome.update(session.id, turnwire.models);
   say(notice, snapshot.deleted ? "This chat was deleted. “New chat” begins another." : (snapshot.problem ?? ""));
-  document.title = snapshot.title ? `${snapshot.title} – Turnwire` : "Turnwire";
+  const title = snapshot.title ? `${snapshot.title} – Turnwire` : "Turnwire";
+  if (document.title !== title) document.title = title;
 }
 
 function showProblem(error: unknown): void {
