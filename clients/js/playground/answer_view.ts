@@ -79,8 +79,8 @@ export class AnswerView implements Painter {
   #end(): boolean {
     this.#apply(this.#stream.end());
     this.#ended = true;
-    if (!this.#stream.late) return false;
-    this.#restart(new MarkdownStream(this.#stream.links));
+    if (!this.#stream.stale) return false;
+    this.#restart(new MarkdownStream({ whole: true }));
     return true;
   }
 

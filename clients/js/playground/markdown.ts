@@ -92,11 +92,17 @@ const parser = new Parser({ gfm: true, renderer: new PlainRenderer() });
 export function lex(source: string, links: Links): { tokens: Token[]; links: Links } {
   const lexer = new Lexer({ gfm: true, tokenizer: new PlainTokenizer() });
   lexer.tokens.links = Object.assign(Object.create(null) as Links, links);
-  lexer.blockTokens(source, lexer.tokens);
-  const found = lexer.tokens.links;
-  lexer.tokens.links = links;
-  for (const { src, tokens } of lexer.inlineQueue) lexer.inlineTokens(src, tokens);
-  return { tokens: lexer.tokens, links: found };
+  try {
+    lexer.blockTokens(source, lexer.tokens);
+    const found = lexer.tokens.links;
+    lexer.tokens.links = links;
+    for (const { src, tokens } of lexer.inlineQueue) lexer.inlineTokens(src, tokens);
+    return { tokens: lexer.tokens, links: found };
+  } catch {
+    // marked 18 stumbles over a quote that ends in an empty list item. What it cannot read is shown as it was written.
+    const text: Token = { type: "text", raw: source, text: source, escaped: false };
+    return { tokens: [{ type: "paragraph", raw: source, text: source, tokens: [text] }], links };
+  }
 }
 
 /** The HTML of these blocks. It has not been sanitised: only `toFragment` may have it. */

@@ -4,8 +4,9 @@
  * A piece is settled when nothing that may follow can change it: a paragraph at the blank line after it, a list's item
  * when the next one's first line is whole, a table's row and a line of code at their newlines. What is settled is
  * handed out once and forgotten; only the tail is read again when more comes. So the work for each delta depends on the
- * size of one block, never on that of the answer. (Two things are read from the beginning when all has come, see
- * `late`; and a paragraph of more than 2,000 plain characters never becomes a heading by the line after it.)
+ * size of one block, never on that of the answer. When all has come it is read once as a whole: where that says something
+ * else (links that were defined late, and corners of Markdown in which a later line does change an earlier one) the whole
+ * counts, see `stale`.
  */
 
 import { blocksHtml, codeOf, inlineHtml, itemHtml, lex, rowHtml, tableHtml } from "./markdown.js";
@@ -35,9 +36,14 @@ const PLAIN = /^(?:(?!www\.)[\p{L}\p{N}\p{M},;?!'"()%.–—…-]| (?! |\n)|\n(?
 const BLANK_LINE = /\n[ \t]*\n/;
 
 export class MarkdownStream {
+  /** What was shown is not what the whole text says: show what a stream that is `whole` gives. Known at the end. */
+  stale = false;
+  readonly #whole: boolean;
+  /** All that was written, and the pieces that were settled. */
+  #source = "";
+  #settled: Piece[] = [];
   /** The definitions of links so far. */
-  links: Links;
-  #known: number;
+  #links: Links = {};
   #rest = "";
   /** Where `#rest` begins in the whole, and where the source begins that is being read. */
   #at = 0;
@@ -46,30 +52,49 @@ export class MarkdownStream {
   /** A carriage return that came last: a newline if it stays alone, nothing if one follows. */
   #return = false;
 
-  /** `links`: definitions that are known beforehand. */
-  constructor(links: Links = {}) {
-    this.links = links;
-    this.#known = Object.keys(links).length;
-  }
-
-  /** Whether links were defined that earlier text may use: a new stream that knows them shows that text right. */
-  get late(): boolean {
-    return Object.keys(this.links).length > this.#known;
+  /** `whole`: settle nothing before all has come. */
+  constructor({ whole = false } = {}) {
+    this.#whole = whole;
   }
 
   write(text: string): Step {
     let added = (this.#return ? "\r" : "") + text;
     this.#return = added.endsWith("\r");
     if (this.#return) added = added.slice(0, -1);
-    this.#rest += added.replace(/\r\n?/g, "\n");
-    return this.#read(false);
+    return this.#add(added.replace(/\r\n?/g, "\n"), false);
   }
 
   /** All has come. */
   end(): Step {
-    if (this.#return) this.#rest += "\n";
+    const step = this.#add(this.#return ? "\n" : "", true);
     this.#return = false;
-    return this.#read(true);
+    const whole = this.#readWhole();
+    if (this.#whole) return { settled: whole, tail: [] };
+    this.stale = canonical(this.#settled) !== canonical(whole);
+    this.#source = "";
+    this.#settled = [];
+    return step;
+  }
+
+  #add(text: string, last: boolean): Step {
+    this.#source += text;
+    this.#rest += text;
+    if (this.#whole) return { settled: [], tail: [] };
+    const step = this.#read(last);
+    this.#settled.push(...step.settled);
+    return step;
+  }
+
+  #readWhole(): Piece[] {
+    this.#open = null;
+    this.#origin = 0;
+    const { tokens } = lex(this.#source, lex(this.#source, {}).links);
+    let at = 0;
+    return tokens.flatMap((token) => {
+      const pieces = this.#pieces(token, at, 0);
+      at += token.raw.length;
+      return pieces;
+    });
   }
 
   #read(last: boolean): Step {
@@ -119,7 +144,7 @@ export class MarkdownStream {
     const before = this.#open?.before ?? "";
     const source = before + this.#rest;
     this.#origin = this.#at - before.length;
-    const { tokens } = lex(source, this.links);
+    const { tokens } = lex(source, this.#links);
     const whole = tokens.reduce((length, { raw }) => length + raw.length, 0) === source.length;
     let at = 0;
     let index = 0;
@@ -146,7 +171,7 @@ export class MarkdownStream {
 
   /** Keep the definitions of links in what has been settled. */
   #define(source: string): void {
-    if (source.includes("]:")) this.links = lex(source, this.links).links;
+    if (source.includes("]:")) this.#links = lex(source, this.#links).links;
   }
 
   #tail(tokens: readonly Token[], at: number, count: number): Piece[] {
@@ -245,7 +270,7 @@ export class MarkdownStream {
 
   #restOfText(group: Group, token: Token, skip: number): Piece[] {
     const source = WORD_BEFORE + token.raw.slice(skip || WORD_BEFORE.length);
-    const [paragraph] = lex(source, this.links).tokens;
+    const [paragraph] = lex(source, this.#links).tokens;
     const content = inlineHtml(paragraph && "tokens" in paragraph && paragraph.tokens ? paragraph.tokens : []);
     return [{ group, content: content.slice(WORD_BEFORE.length) }];
   }
@@ -259,6 +284,22 @@ export class MarkdownStream {
     if (token.type === "table") return { kind: "table", at: start, head: tableHtml(token) };
     return { kind: "code", at: start, language: codeOf(token).language };
   }
+}
+
+/** The same text for pieces that look the same on the page, however they were cut. */
+function canonical(pieces: readonly Piece[]): string {
+  const texts: string[] = [];
+  for (let index = 0; index < pieces.length; ) {
+    const { group } = pieces[index] as Piece;
+    let content = "";
+    do content += (pieces[index++] as Piece).content;
+    while (group && pieces[index]?.group?.kind === group.kind && pieces[index]?.group?.at === group.at);
+    if (!group) texts.push(content);
+    else if (group.kind === "paragraph") texts.push(`<p>${content.trimEnd()}</p>\n`);
+    else if (group.kind === "code") texts.push(JSON.stringify([group.language, content.replace(/\n$/, "")]));
+    else texts.push(JSON.stringify({ ...group, at: 0, content }));
+  }
+  return texts.join("");
 }
 
 // `Token` has a member whose type is any string, so that comparing `type` alone narrows nothing.
