@@ -86,8 +86,9 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-prove: $(READY)
+prove: $(READY) $(NODE_MODULES)
 	$(BIN)/pytest -m prove -o faulthandler_timeout=3600 $(ARGS)
+	export TURNWIRE_RUNS=5000; $(RUN) prove
 	$(MAKE) bench
 
 bench: $(READY)

@@ -9,6 +9,8 @@ const most = { branches: 90, functions: 90, lines: 90, statements: 90 };
 export default defineConfig({
   test: {
     include: ["tests/**/*.test.ts", "playground/**/*.test.ts"],
+    // The properties draw thousands of cases, and continuous integration may be slow.
+    testTimeout: 60_000,
     coverage: {
       provider: "v8",
       include: ["src/**/*.ts"],
