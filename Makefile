@@ -17,6 +17,7 @@ UPGRADE ?=
 
 BIN := .venv/bin
 READY := .venv/.ready
+SERVING := .venv/.serving
 UV := $(BIN)/uv
 
 # Node and npm are those of .venv, whatever else this machine has.
@@ -44,7 +45,7 @@ endif
 help:
 	@sed -n 's/^#   //p' Makefile
 
-serve: $(READY)
+serve: $(SERVING)
 	@$(BIN)/turnwire serve $(ARGS)
 
 test: lint client-test browser
@@ -110,11 +111,18 @@ clean:
 
 # --- The environment ------------------------------------------------------------------------------------------------
 
+# The server alone, for people who only want to see it: they need not wait for Node, a browser's driver and type
+# checkers. As constraints the lock's versions and hashes hold all the same.
+$(SERVING): requirements.lock pyproject.toml .venv/bin/python | $(UV)
+	@$(UV) pip install --quiet --constraint requirements.lock --requirement pyproject.toml --python $(BIN)/python
+	@$(UV) pip install --quiet --no-deps --build-constraint requirements.lock --python $(BIN)/python --editable .
+	@touch $@
+
 $(READY): requirements.lock pyproject.toml .venv/bin/python | $(UV)
 	@$(UV) pip sync --quiet --require-hashes --python $(BIN)/python requirements.lock
 	@$(UV) pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python --editable .
 	@$(UV) pip check --quiet --python $(BIN)/python
-	@touch $@
+	@touch $@ $(SERVING)
 
 $(NODE_MODULES): $(JS)/package.json $(JS)/package-lock.json $(JS)/.npmrc $(READY)
 	@$(NPM) ci --loglevel=error >/dev/null
