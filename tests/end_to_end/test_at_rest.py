@@ -117,7 +117,8 @@ async def test_a_deletion_on_another_node_stops_the_turn_closes_its_request_and_
         turn = await runs.chat.send(session, "stall")
         await watches.chat.open(session)
         request = await provider.request(number)
-        await until(lambda: "turn.started" in runs.seen & watches.seen)
+        # Both stand behind turn.started, which the second was told as a frame or in its snapshot.
+        await until(lambda: known(runs, session).seq == known(watches, session).seq == 2)
         assert await call(here, "GET", f"/{session}") == await call(there, "GET", f"/{session}")
 
         assert (await call(there, "DELETE", f"/{session}"))[0] == 204
