@@ -39,9 +39,9 @@ from turnwire.runtime.running_turns import RunningTurns
 from turnwire.runtime.sender import Socket
 from turnwire.runtime.session_hub import SessionHub
 from turnwire.settings import ModelSettings, Settings
+from turnwire.stores.redis.address import StartError as StoreStartError
 from turnwire.stores.redis.embedded import start_embedded
-from turnwire.stores.redis.link import Link, address_of
-from turnwire.stores.redis.link import StartError as StoreStartError
+from turnwire.stores.redis.link import Link
 from turnwire.stores.redis.log import LogLimits, RedisSessionLog
 from turnwire.transports.http_api import HttpApi
 from turnwire.transports.pages import page_routes
@@ -58,6 +58,8 @@ TRANSPORT_FRAME_BYTES_FACTOR: Final = 2
 HISTORY_TURNS: Final = 50
 CHECK_MS: Final = 3_000
 BACKLOG: Final = 2_048
+SETTLE_EXTRA_MS: Final = 2_000
+"""What every node has renewed since the store's history changed, its writers have put back."""
 
 _log = structlog.get_logger(__name__)
 
@@ -107,6 +109,7 @@ class Node:
             check_ms=CHECK_MS,
             on_overdue=self.reaper.look_at_quietly,
             on_cancel=self.running.cancel,
+            on_reset=self.running.look_now,
             writes=self.running.writes,
         )
         self.backend = Backend(
@@ -300,15 +303,19 @@ async def _open_store(settings: Settings) -> AsyncGenerator[Store]:
     async with AsyncExitStack() as stack:
         try:
             if settings.redis_url is not None:
-                url = settings.redis_url.get_secret_value()
-                described = address_of(url).described
+                link = Link(settings.redis_url.get_secret_value())
+                described = link.address.described
             else:
                 embedded = await start_embedded(settings.data_dir)
                 stack.push_async_callback(embedded.stop_if_last)
-                url, described = embedded.url, embedded.described
-            log = RedisSessionLog(
-                Link(url), node=secrets.token_urlsafe(9), limits=LogLimits(lease_ms=settings.lease_ms)
+                link, described = Link(embedded.url), embedded.described
+            replicas = settings.replicas
+            if replicas is None:  # whoever runs Sentinels has a replica
+                replicas = 0 if link.address.sentinels is None else 1
+            limits = LogLimits(
+                lease_ms=settings.lease_ms, replicas=replicas, settle_ms=settings.renew_ms + SETTLE_EXTRA_MS
             )
+            log = RedisSessionLog(link, node=secrets.token_urlsafe(9), limits=limits)
             await stack.enter_async_context(log)
         except StoreStartError as error:
             raise StartError(str(error)) from error

@@ -17,6 +17,7 @@ from turnwire.core.log_values import (
     Appended,
     Batch,
     Cancelled,
+    Claim,
     Deleted,
     ListPlace,
     LogRange,
@@ -73,8 +74,13 @@ class SessionLog(Protocol):
         """Append each batch, in one pipeline; answers in the same order. At most one batch a turn."""
         ...
 
+    async def seal_many(self, batches: Sequence[Batch]) -> Sequence[Appended]:
+        """The same for batches that end turns, beside append_many. Where the store has replicas, the answers come when
+        a replica has the terminals too, or after a while without: that is logged, and shown by `lag`."""
+        ...
+
     async def renew_leases(self, leases: Sequence[tuple[TurnKey, str]]) -> Sequence[Renewed]: ...
-    async def take_turn(self, key: TurnKey, nonce: str, *, after_restart: bool = False) -> Taken: ...
+    async def take_turn(self, key: TurnKey, nonce: str, claim: Claim = "overdue") -> Taken: ...
     async def overdue_turns(self, count_max: int) -> Sequence[TurnKey]:
         """Turns whose lease, or whose time in the queue or parked, ran out; ownerless ones first."""
         ...
@@ -124,7 +130,21 @@ class SessionLog(Protocol):
         """Never ends by itself. `reset` after the subscription was lost and made again: anything may be missed."""
         ...
 
-    async def ping(self) -> None: ...
+    async def ping(self) -> None:
+        """Raises Failure("store_away") unless everything works that a node needs of the store."""
+        ...
+
+    @property
+    def history(self) -> str:
+        """Names the store's history as this node last saw it: another name after a restart or failover of the store,
+        when the newest of what was written may be gone."""
+        ...
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether the store's history changed, or this node came up, so lately that writers may still be putting back
+        what was lost. Almost always False."""
+        ...
 
 
 # --- providers ----------------------------------------------------------------------------------------------------
@@ -215,6 +235,7 @@ __all__ = [
     "Authenticator",
     "Batch",
     "Cancelled",
+    "Claim",
     "Clock",
     "Deadlines",
     "Deleted",

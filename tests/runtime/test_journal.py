@@ -1,7 +1,7 @@
 """The journal on a real store: what it appends is in the log once and in order, whatever the store answers."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import pytest
 
@@ -12,10 +12,13 @@ from turnwire.app import SystemClock
 from turnwire.core.entries import Delta, Event, Logged
 from turnwire.core.merge import merge_logged
 from turnwire.ports import Appended, Batch, Seal, SessionKey
-from turnwire.runtime.journal import ENTRIES_MAX, PENDING_CHARS_MAX, Ending, Journal, Writer
+from turnwire.runtime.journal import Journal
+from turnwire.runtime.writer import ENTRIES_MAX, PENDING_CHARS_MAX, Ending, Writer
 from turnwire.stores.redis.log import RedisSessionLog
 
 RECORD = b'{"parts":[]}'
+
+Append = Callable[[Sequence[Batch]], Awaitable[Sequence[Appended]]]
 
 
 class Gated(RedisSessionLog):
@@ -30,10 +33,16 @@ class Gated(RedisSessionLog):
         self.arrived = asyncio.Event()
 
     async def append_many(self, batches: Sequence[Batch]) -> Sequence[Appended]:
+        return await self._held(super().append_many, batches)
+
+    async def seal_many(self, batches: Sequence[Batch]) -> Sequence[Appended]:
+        return await self._held(super().seal_many, batches)
+
+    async def _held(self, append: Append, batches: Sequence[Batch]) -> Sequence[Appended]:
         self.sent.append(batches)
         self.arrived.set()
         await self.open.wait()
-        answers = await super().append_many(batches)
+        answers = await append(batches)
         if self.lose:
             self.lose -= 1
             return [Appended("away")] * len(batches)
@@ -71,7 +80,7 @@ async def journal(gated: Gated, fed: Fed) -> AsyncIterator[Journal]:
 
 async def started(journal: Journal, log: RedisSessionLog) -> Writer:
     await log.accept_turn(request())
-    return journal.writer(key(), "nonce-t1", 0)
+    return journal.writer(request(), "nonce-t1")
 
 
 def piece(text: str, part: int = 0) -> Delta:
@@ -208,7 +217,7 @@ async def test_three_hundred_turns_share_pipelines(journal: Journal, gated: Gate
     for number in range(300):
         turn = key(session=SessionKey("alice", f"s{number}"))
         await gated.accept_turn(request(turn))
-        writers.append(journal.writer(turn, "nonce-t1", 0))
+        writers.append(journal.writer(request(turn), "nonce-t1"))
     for round_number in range(5):
         for writer in writers:
             writer.append(piece(f"{round_number}"))

@@ -40,6 +40,7 @@ class Hub(SessionHub):
             check_ms=check_ms,
             on_overdue=on_overdue,
             on_cancel=lambda turn, by: self.cancels.append((turn, by)),
+            on_reset=lambda: None,
             writes=lambda _key: writes,
         )
 

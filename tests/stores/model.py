@@ -33,6 +33,11 @@ class ModelTurn:
     asks: dict[str, str] = field(default_factory=dict[str, str])
     """Request to answer; empty while it waits."""
 
+    @property
+    def untaken(self) -> bool:
+        """Nobody may write it, and somebody is to."""
+        return not self.holder and self.state in ("queued", "running")
+
 
 class ModelLog:
     def __init__(self, queue_max: int) -> None:
@@ -47,15 +52,24 @@ class ModelLog:
 
     # --- what is done ---------------------------------------------------------------------------------------------
 
-    def accept(self, turn: str, nonce: str, digest: str, on_busy: str, by: str) -> tuple[str, int, str | None]:
+    def accept(
+        self, turn: str, nonce: str, digest: str, on_busy: str, by: str, put_back: bool
+    ) -> tuple[str, int, str | None]:
         known = self.turns.get(turn)
         if known is not None:
             if known.nonce == nonce:
                 return known.answer
+            if put_back and known.untaken:
+                if known.state == "queued":
+                    return "busy", 0, None
+                known.holder, known.overdue = nonce, False
+            if put_back and known.holder == nonce:
+                return "running", known.seq, known.parent
             if known.digest != digest:
                 return "conflict", 0, None
             return "duplicate", known.seq, known.parent
-        cancelled = turn in self.pending
+        stop = turn in self.pending
+        cancelled = stop and not put_back
         waits = self.active is not None
         if waits and not cancelled:
             if on_busy == "reject":
@@ -77,6 +91,9 @@ class ModelLog:
         else:
             self.turns[turn].holder = nonce
             self.active = turn
+            if stop:
+                del self.pending[turn]
+                self._ask_to_stop(turn, by)
         return answer
 
     def append(
@@ -87,7 +104,7 @@ class ModelLog:
         if known is None:
             return "lost", 0, None
         if known.holder != nonce and not (known.state == "parked" and known.last_batch == batch):
-            return "fenced", 0, None
+            return "lost" if known.untaken else "fenced", 0, None
         if known.last_batch == batch:
             return "dup", known.last_seq, None
         if known.state in OVER:
@@ -142,7 +159,7 @@ class ModelLog:
         known.state, known.overdue = "running", True
         return "ok", turn
 
-    def take(self, turn: str, nonce: str) -> tuple[str, str, int]:
+    def take(self, turn: str, nonce: str, claim: str) -> tuple[str, str, int]:
         """Result, state before, takes."""
         known = self.turns.get(turn)
         if known is None:
@@ -152,6 +169,8 @@ class ModelLog:
         if known.holder != nonce:
             if not known.overdue:
                 return "held", "", 0
+            if known.holder and claim == "ownerless":
+                return "foreign", "", 0
             known.takes += bool(known.holder)
             known.holder, known.overdue = nonce, False
         return "taken", known.state, known.takes
@@ -161,7 +180,7 @@ class ModelLog:
         if known is None:
             return "lost"
         if known.holder != nonce:
-            return "fenced"
+            return "lost" if known.untaken else "fenced"
         if known.state in OVER:
             return "sealed"
         known.overdue = False

@@ -25,6 +25,7 @@ class StoreServer:
         self.directory = directory
         self.socket = directory / "s"
         self.url = f"unix://{self.socket}"
+        self._kept = directory / "kept"
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
@@ -53,6 +54,18 @@ class StoreServer:
     def stop(self) -> None:
         if self._process is not None:
             self.kill()
+
+    def keep(self) -> None:
+        """Remember what has been written so far, for `go_back`."""
+        shutil.rmtree(self._kept, ignore_errors=True)
+        shutil.copytree(self.directory / "appendonlydir", self._kept)
+
+    def go_back(self) -> None:
+        """Lose all that was written since `keep`, as a replica does that lagged when it became the primary."""
+        self.kill()
+        shutil.rmtree(self.directory / "appendonlydir")
+        shutil.copytree(self._kept, self.directory / "appendonlydir")
+        self.start()
 
     def client(self) -> redis.Redis:
         """For what a test does to the store behind the log's back."""

@@ -18,8 +18,9 @@ from redis.retry import Retry
 from tests.stores.making import SESSION, append, request, sealing
 from tests.stores.server import binaries
 from turnwire.stores.redis import embedded
+from turnwire.stores.redis.address import StartError
 from turnwire.stores.redis.embedded import EmbeddedStore, start_embedded
-from turnwire.stores.redis.link import Link, StartError
+from turnwire.stores.redis.link import Link
 from turnwire.stores.redis.log import RedisSessionLog
 
 NODE = Path(__file__).with_name("node_process.py")

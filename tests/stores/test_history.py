@@ -68,9 +68,9 @@ async def test_a_lease_from_before_the_restart_is_foreign_until_it_is_renewed_or
         assert (await log.take_turn(key(), "n2")).result == "foreign"
         assert (await log.read_range(SESSION, 0, 1)).overdue is None
         assert (await log.renew_leases([(key(), "nonce-t1")]))[0].result == "ok"
-        assert (await log.take_turn(key(), "n2", after_restart=True)).result == "held"
+        assert (await log.take_turn(key(), "n2", "foreign")).result == "held"
 
-        taken = await log.take_turn(second, "n2", after_restart=True)
+        taken = await log.take_turn(second, "n2", "foreign")
         assert (taken.result, taken.takes) == ("taken", 1)
         # Nobody had it, so nobody can be alive who writes it.
         assert (await log.take_turn(waiting, "n2")).state == "parked"

@@ -12,7 +12,8 @@ from tests.stores.making import key, request
 from tests.stores.server import StoreServer
 from turnwire.core.log_values import Nudge
 from turnwire.ports import Failure
-from turnwire.stores.redis.link import Lane, Link, StartError, address_of
+from turnwire.stores.redis.address import StartError, address_of
+from turnwire.stores.redis.link import Lane, Link
 from turnwire.stores.redis.log import RedisSessionLog
 
 CERTIFICATE = Path(__file__).parents[1] / "support/untrusted.pem"

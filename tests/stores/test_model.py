@@ -56,15 +56,17 @@ class LogMachine(RuleBasedStateMachine):
         digest=st.sampled_from(["same", "same", "other"]),
         on_busy=st.sampled_from(["reject", "queue", "queue", "interrupt"]),
         by=people,
+        put_back=st.sampled_from([False, False, False, True]),
     )
-    def accept(self, turn: str, nonce: str, digest: str, on_busy: str, by: str) -> None:
+    def accept(self, turn: str, nonce: str, digest: str, on_busy: str, by: str, put_back: bool) -> None:
+        """`put_back`: by a writer that had the turn in a history that is lost, or thinks so."""
         before = len(self.model.log)
         known = turn in self.model.turns
-        expected = self.model.accept(turn, nonce, digest, on_busy, by)
+        on_busy = "reject" if put_back else on_busy
+        expected = self.model.accept(turn, nonce, digest, on_busy, by, put_back)
+        changes = {"digest": digest, "on_busy": on_busy, "author": by, "put_back": put_back}
 
-        accepted = self.do(
-            self.log.accept_turn(request(self.session.turn(turn), nonce, digest=digest, on_busy=on_busy, author=by))
-        )
+        accepted = self.do(self.log.accept_turn(request(self.session.turn(turn), nonce, **changes)))
 
         assert (accepted.result, accepted.seq, accepted.parent) == expected
         if not known:
@@ -131,10 +133,10 @@ class LogMachine(RuleBasedStateMachine):
         responded = self.do(self.log.respond_turn(self.session.turn(turn), ask, "ann", value.encode()))
         assert (responded.result, responded.take) == expected
 
-    @rule(turn=turns, nonce=nonces)
-    def take(self, turn: str, nonce: str) -> None:
-        expected = self.model.take(turn, nonce)
-        taken = self.do(self.log.take_turn(self.session.turn(turn), nonce))
+    @rule(turn=turns, nonce=nonces, claim=st.sampled_from(["ownerless", "overdue", "overdue", "foreign"]))
+    def take(self, turn: str, nonce: str, claim: Any) -> None:
+        expected = self.model.take(turn, nonce, claim)
+        taken = self.do(self.log.take_turn(self.session.turn(turn), nonce, claim))
         if taken.result != "taken":
             assert taken.result == expected[0]
             return

@@ -25,7 +25,7 @@ async def test_a_turn_with_a_lease_is_held_and_an_unknown_one_missing(log: Redis
     await log.accept_turn(request())
 
     assert (await log.take_turn(key(), "n2")).result == "held"
-    assert (await log.take_turn(key(), "n2", after_restart=True)).result == "held"
+    assert (await log.take_turn(key(), "n2", "foreign")).result == "held"
     assert (await log.take_turn(key("t2"), "n2")).result == "missing"
     assert (await append(log, sealing())).result == "ok"
     assert (await log.take_turn(key(), "n2")).result == "over"
@@ -43,9 +43,10 @@ async def test_an_overdue_turn_is_taken_with_all_that_a_run_needs(
     taken = await other.take_turn(key(), "n2")
 
     assert (taken.result, taken.state, taken.takes, taken.counter) == ("taken", "running", 1, 3)
-    assert (taken.gen, taken.spec, taken.parent) == (accepted.gen, request().spec, None)
+    assert taken.gen == accepted.gen
+    # As it was accepted, but for what a run does not need.
+    assert taken.request == request(nonce="n2", cancel_after_ms=5_000, parent="root")
     assert (taken.accepted_seq, taken.accepted_at) == (1, accepted.logged[0].entry.at)  # type: ignore[union-attr]
-    assert taken.cancel_after_ms == 5_000
     assert [entry.seq for entry in taken.entries] == [1, 2, 3, 5]
     assert {entry.entry.turn for entry in taken.entries} == {"t1"}
     assert (await append(log, batch(counter=3))).result == "fenced"

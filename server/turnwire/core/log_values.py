@@ -54,6 +54,9 @@ class AcceptRequest:
     """Stop the turn when nobody has watched its session for this long; None: never."""
     preview: str = ""
     """How the input begins, for lists; the session keeps the first one that is not empty. Never logged."""
+    put_back: bool = False
+    """The store has lost this turn, and its writer has it in memory: it runs, whatever its parent has become, and a
+    cancel that came meanwhile waits for the writer. Another turn in its place answers `busy`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +111,7 @@ class Seal:
 class Appended:
     """The answer to one Batch, checked in this order.
 
-    `gone` the session was deleted · `lost` the store does not know the turn (accept it again from memory) · `fenced`
+    `gone` the session was deleted · `lost` the store does not know the turn (put it back from memory) · `fenced`
     another writer has it: stop · `dup` it is in since an earlier try (`first_seq` tells where) · `sealed` it has a
     terminal, nothing follows · `regressed` the store's history ends at `counter`: send again from there · `ok` ·
     `full` the store has no room (seals get through) · `away` no definite answer: send the same batch again.
@@ -133,17 +136,23 @@ class Renewed:
     """How long no node has had a cursor on the session."""
 
 
+Claim = Literal["ownerless", "overdue", "foreign"]
+"""Which turns a node dares to take, each with those before it: turns that nobody has; turns whose lease ran out; turns
+whose lease was written before the store's last restart, so that it says nothing about whether its writer lives."""
+
+
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """`taken`: the turn is this node's now. `held` its lease runs, `foreign` it was written before the store's last
-    restart (wait one full lease, then take with `after_restart`), `over` it has ended, `missing` it is unknown."""
+    """`taken`: the turn is this node's now. `held` its lease runs, `foreign` its claim does not reach so far (wait one
+    full lease, then take with `foreign`), `over` it has ended, `missing` it is unknown."""
 
     result: Literal["taken", "held", "foreign", "over", "missing"]
     gen: str = ""
     state: Literal["queued", "running", "parked"] = "running"
     """Before it was taken. `queued` means its time in the queue ran out, `parked` that its asks did."""
-    spec: bytes = b""
-    parent: str | None = None
+    request: AcceptRequest | None = None
+    """What it was accepted by, as far as running it or putting it back needs; its nonce is the one that it was taken
+    with. Of a turn that was taken."""
     counter: int = 0
     accepted_seq: int = 0
     accepted_at: int = 0
@@ -154,8 +163,6 @@ class Taken:
     """The turn's entries so far."""
     answers: dict[str, bytes] = field(default_factory=dict[str, bytes])
     """Of a turn whose asks were answered: request to JSON value."""
-    cancel_after_ms: int | None = None
-    """As in its AcceptRequest."""
 
 
 @dataclass(frozen=True, slots=True)

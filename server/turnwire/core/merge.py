@@ -8,7 +8,7 @@ anyway: the same turn, the same part, nothing in between, nothing after a part's
 from collections.abc import Sequence
 from typing import Final
 
-from turnwire.core.entries import Delta, Logged
+from turnwire.core.entries import Delta, Entry, Logged
 
 MERGED_CHARS_MAX: Final = 65_536
 """A merged delta stays well below the frame size that every client takes."""
@@ -30,6 +30,11 @@ def join(first: Delta, second: Delta) -> Delta:
     return Delta(
         first.turn, first.part, first.kind, first.text + second.text, first.call, first.name, second.last or first.last
     )
+
+
+def merge(entries: Sequence[Entry]) -> list[Entry]:
+    """The same entries in as few as may be, for those that have no place in a log (any more)."""
+    return [logged.entry for logged in merge_logged([Logged(0, 0, entry) for entry in entries])]
 
 
 def merge_logged(logged: Sequence[Logged]) -> list[Logged]:

@@ -252,6 +252,17 @@ def takeover_of(
     return "run" if takes <= RUNS_AGAIN_MAX else "node_lost"
 
 
+_OF_OTHERS: Final = frozenset(["turn.accepted", "turn.cancelling", "turn.responded"])
+"""Entries of a turn that its writers do not append: clients' commands do."""
+
+
+def written_of(history: Sequence[Logged]) -> list[Entry]:
+    """What the turn's writers have appended, of all its entries."""
+    return [
+        logged.entry for logged in history if isinstance(logged.entry, Delta) or logged.entry.type not in _OF_OTHERS
+    ]
+
+
 def cancelled_before_start(model: str) -> bytes:
     """The body of turn.done for a turn that was cancelled before it ran: it cost nothing."""
     return orjson.dumps(

@@ -115,7 +115,7 @@ class Backend:
     async def open(self, key: SessionKey, after: Cursor | None, history: int, reply_to: str | None) -> Opening:
         """Where a reader goes on that has `after`. Put its cursor on the hub first."""
         if after is not None:
-            place = await self._log.read_range(key, after.seq, 1)
+            place = await self._hub.place(key, after.gen, after.seq)
             mode = mode_of(
                 after,
                 gen=place.gen,
@@ -158,7 +158,7 @@ class Backend:
         _raise_if_refused(accepted)
         self._hub.feed(key.session_key, accepted.gen, accepted.logged)
         if accepted.result == "running":
-            self._running.start(key, request.nonce, spec, cancel_after_ms=request.cancel_after_ms)
+            self._running.start(request, spec)
         if accepted.interrupted is not None:
             self._running.cancel(TurnKey(owner, command.session, accepted.interrupted), author)
         if accepted.next is not None:

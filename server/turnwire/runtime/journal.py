@@ -2,209 +2,183 @@
 
 Each running turn has a Writer. Entries gather in it while its batch is out; when the pipeline comes back, every writer
 that has something gives one frozen batch, and the next pipeline leaves. So an idle node appends a delta at once, and a
-loaded one appends more of them at a time without any timer.
+loaded one appends more of them at a time without any timer. Terminals leave in pipelines of their own: the store may
+have to wait for its replicas there, and no running answer waits with it.
 
-A batch is frozen: until the store has given a definite answer it is sent again as it was, under its name, so that an
-append whose reply was lost is found to be in already. Nothing is shown to anyone before that answer: the hub is fed
-from here, after it.
+Nothing is shown to anyone before the store's answer: the hub is fed from here, after it.
+
+A store that was restarted or failed over may have lost the newest it was given. Each running writer learns so from its
+next append and puts back what is missing; those that have ended stay here for a while, in case that it is their end
+that was lost. A turn that the store does not know any more is accepted again first, as what it is: a running turn.
 """
 
 import asyncio
-import secrets
-from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Final, Literal
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import Final
 
-from turnwire.core.entries import Delta, Entry, Event, Logged
-from turnwire.core.merge import join, may_join
-from turnwire.ports import Appended, Batch, Clock, Seal, SessionKey, SessionLog, TurnKey
+import structlog
+
+from turnwire.core.entries import Entry, Event, Logged
+from turnwire.ports import AcceptRequest, Appended, Batch, Clock, Failure, SessionKey, SessionLog
+from turnwire.runtime.writer import Writer
 
 BATCHES_MAX: Final = 256
 """Batches in one pipeline, so that a loaded node's pipelines stay short enough to keep latency even."""
 
-ENTRIES_MAX: Final = 512
-"""Entries in one batch, so that one turn cannot make a script long."""
-
-PENDING_CHARS_MAX: Final = 262_144
-"""What one writer may hold before its producer has to wait."""
-
 BACKOFF_MS: Final = (20, 50, 100, 200, 500, 1_000)
 
-Stopped = Literal["cancel", "fenced", "sealed", "gone", "lost", "full", "store_away"]
-"""Why a producer should stop: a stored cancel, or the log does not take its entries (any more)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """The last batch of a writer: its terminal, or the asks that it parks with."""
-
-    entries: Sequence[Entry]
-    seal: Seal | None = None
-    park_until_ms: int | None = None
-
+LINGER_MS: Final = 60_000
+"""How long an ended writer is kept. Of a store that loses more than this, the sweep ends the turn anew."""
+LINGER_WRITERS_MAX: Final = 4_096
+LINGER_CHARS_MAX: Final = 64 * 1024 * 1024
+"""What all ended writers together may hold; the oldest go first."""
 
 Feed = Callable[[SessionKey, str, Sequence[Logged]], None]
 """Told what was appended: session, gen, entries in order."""
 
-
-class Writer:
-    """One turn's way into the log. `stopped` resolves once, when its producer should stop."""
-
-    def __init__(self, journal: "Journal", key: TurnKey, nonce: str, counter: int) -> None:
-        self.key = key
-        self.nonce = nonce
-        self.stopped: asyncio.Future[tuple[Stopped, str]] = asyncio.get_running_loop().create_future()
-        self.ended: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
-        """The definite answer to the ending."""
-        self._journal = journal
-        self._counter = counter
-        self._name = secrets.token_urlsafe(9)
-        """Begins the names of this writer's batches, which no other writer's may equal."""
-        self._batches = 0
-        self._pending: deque[Entry] = deque()
-        self._pending_chars = 0
-        self._frozen: Batch | None = None
-        self._ending: Ending | None = None
-        self._room = asyncio.Event()
-        self._room.set()
-        self._away_since_ms: int | None = None
-        self._full = False
-
-    # --- for the producer -----------------------------------------------------------------------------------------
-
-    def append(self, entry: Entry) -> None:
-        """Take an entry; a delta joins the one before it if that still waits. Never blocks: see `room`."""
-        if self.ended.done():
-            return
-        pending = self._pending
-        if isinstance(entry, Delta):
-            self._pending_chars += len(entry.text)
-            newest = pending[-1] if pending else None
-            if isinstance(newest, Delta) and may_join(newest, entry):
-                pending[-1] = join(newest, entry)
-            else:
-                pending.append(entry)
-        else:
-            pending.append(entry)
-        if self._pending_chars > PENDING_CHARS_MAX:
-            self._room.clear()
-        self._journal.want(self)
-
-    async def room(self) -> None:
-        """Wait while the journal is behind."""
-        await self._room.wait()
-
-    async def end(self, ending: Ending) -> Appended:
-        """Append the last entries of this writer and wait for the store's definite answer, however long that takes."""
-        self._ending = ending
-        self._journal.want(self)
-        return await asyncio.shield(self.ended)
-
-    def tell(self, why: Stopped, by: str = "") -> None:
-        """Tell the producer to stop; the first reason stands."""
-        if not self.stopped.done():
-            self.stopped.set_result((why, by))
-
-    # --- for the journal ------------------------------------------------------------------------------------------
-
-    @property
-    def waiting(self) -> bool:
-        """Whether there is something to send."""
-        return not self.ended.done() and (self._frozen is not None or bool(self._pending) or self._ending is not None)
-
-    def freeze(self) -> Batch:
-        """The batch to send now: the same one until it is settled."""
-        if self._frozen is None:
-            # What is left of a turn that a full store made end must go with its seal, however much it is.
-            entries_max = len(self._pending) if self._full else ENTRIES_MAX
-            entries = [self._pending.popleft() for _ in range(min(len(self._pending), entries_max))]
-            self._pending_chars = sum(len(entry.text) for entry in self._pending if isinstance(entry, Delta))
-            ending = self._ending if not self._pending else None
-            self._batches += 1
-            if ending is not None:
-                entries.extend(ending.entries)
-            self._frozen = Batch(
-                self.key,
-                self.nonce,
-                f"{self._name}{self._batches}",
-                self._counter,
-                entries,
-                None if ending is None else ending.seal,
-                None if ending is None else ending.park_until_ms,
-            )
-            if self._pending_chars <= PENDING_CHARS_MAX:
-                self._room.set()
-        return self._frozen
-
-    def settle(self, batch: Batch, answer: Appended, now_ms: int) -> None:
-        """What became of the frozen batch."""
-        result = answer.result
-        if result == "away" or result == "full":
-            self._hold(answer, now_ms)
-            return
-        self._away_since_ms = None
-        self._frozen = None
-        if result == "ok" or result == "dup":
-            self._counter += len(batch.entries)
-            if answer.cancel_by is not None:
-                self.tell("cancel", answer.cancel_by)
-            if batch.seal is not None or batch.park_until_ms is not None:
-                self.ended.set_result(answer)
-            return
-        # Not this writer's log any more, or not the history that it wrote.
-        self._pending.clear()
-        self._room.set()
-        self.tell("lost" if result == "regressed" else result)
-        self.ended.set_result(answer)
-
-    def _hold(self, answer: Appended, now_ms: int) -> None:
-        """The store took nothing, or nobody knows whether it did: the batch goes out again."""
-        if self._away_since_ms is None:
-            self._away_since_ms = now_ms
-        if answer.result == "away":
-            if now_ms - self._away_since_ms > self._journal.grace_ms:
-                self.tell("store_away")
-            return
-        self._full = True
-        self.tell("full")
-        batch = self._frozen
-        if batch is not None and batch.seal is None and batch.park_until_ms is None:
-            # It was refused as a whole, so its entries may go into the one batch that gets through: the seal's.
-            self._pending.extendleft(reversed(batch.entries))
-            self._frozen = None
+_log = structlog.get_logger(__name__)
 
 
 class Journal:
-    """Collects what the writers have and appends it, one pipeline at a time.
+    """Collects what the writers have and appends it.
 
     `grace_ms` is how long a producer goes on while the store does not answer.
     """
 
     def __init__(self, log: SessionLog, feed: Feed, clock: Clock, *, grace_ms: int) -> None:
-        self.grace_ms = grace_ms
         self._log = log
         self._feed = feed
         self._clock = clock
+        self._grace_ms = grace_ms
+        self._seals = _Pipeline(log.seal_many, self._settle)
+        self._appends = _Pipeline(log.append_many, self._settle, seals=self._seals)
+        self._putting_back: set[asyncio.Task[None]] = set()
+        self._lingering: OrderedDict[Writer, tuple[int, int]] = OrderedDict()
+        """Ended writers: since when (ms), and what they hold (characters)."""
+        self._lingering_chars = 0
+
+    def writer(self, request: AcceptRequest, nonce: str, written: Sequence[Entry] = ()) -> Writer:
+        """A writer for a turn whose lease is `nonce`'s; `written` is in already."""
+        return Writer(request, nonce, written=written, grace_ms=self._grace_ms, want=self._appends.want)
+
+    async def run(self) -> None:
+        """Append until cancelled. Cancel it only when no writer has anything to send."""
+        try:
+            async with asyncio.TaskGroup() as both:
+                both.create_task(self._appends.run(), name="appends")
+                both.create_task(self._seals.run(), name="seals")
+        finally:
+            for task in self._putting_back:
+                task.cancel()
+            await asyncio.gather(*self._putting_back, return_exceptions=True)
+
+    # --- one batch ------------------------------------------------------------------------------------------------
+
+    def _settle(self, writer: Writer, batch: Batch, answer: Appended) -> None:
+        """Tell a writer, and the hub, what became of its batch."""
+        if answer.result == "lost" and writer.can_be_put_back:
+            self.put_back(writer)
+            return
+        writer.settle(batch, answer, self._clock.monotonic_ms())
+        if answer.result in ("ok", "dup"):
+            self._feed(batch.key.session_key, answer.gen, logged_entries(batch.entries, answer))
+            if batch.seal is not None or batch.park_until_ms is not None:
+                self._linger(writer)
+        elif answer.result == "regressed":
+            _log.warning("put_back_from", turn=batch.key.turn, seq=answer.counter)
+        if writer.waiting:
+            self._appends.want(writer)
+
+    # --- what the store lost --------------------------------------------------------------------------------------
+
+    def put_back(self, writer: Writer) -> None:
+        """The store does not know the turn (any more): accept it again, and append all of it."""
+        writer.rest()
+        task = asyncio.create_task(self._accept_again(writer), name=f"put back {writer.key.turn}")
+        self._putting_back.add(task)
+        task.add_done_callback(self._putting_back.discard)
+
+    async def _accept_again(self, writer: Writer) -> None:
+        """Until the store takes it. Another turn may stand in its place whose end was lost, too: that one's writer, or
+        the sweep, ends it within the grace."""
+        request = replace(writer.request, nonce=writer.nonce, on_busy="reject", put_back=True)
+        since_ms, tries = self._clock.monotonic_ms(), 0
+        while True:
+            result = "away"
+            try:
+                accepted = await self._log.accept_turn(request)
+            except Failure as failure:
+                _log.info("put_back_waits", turn=writer.key.turn, kind=failure.kind)
+            else:
+                result = accepted.result
+                if result == "running":
+                    _log.warning("put_back", turn=writer.key.turn)
+                    self._feed(writer.key.session_key, accepted.gen, accepted.logged)
+                    writer.resume()
+                    return
+            if result not in ("away", "busy") or self._clock.monotonic_ms() - since_ms > self._grace_ms:
+                _log.warning("not_put_back", turn=writer.key.turn, why=result)
+                writer.leave("gone" if result == "deleted" else "lost")
+                return
+            tries += 1
+            await asyncio.sleep(BACKOFF_MS[min(tries, len(BACKOFF_MS)) - 1] / 1000)
+
+    def lingering(self) -> Sequence[Writer]:
+        """Writers that ended lately, for somebody to ask the store whether it still has their ends."""
+        self._drop_old()
+        return list(self._lingering)
+
+    def forget(self, writer: Writer) -> None:
+        """It need not be asked about (any more)."""
+        _, chars = self._lingering.pop(writer, (0, 0))
+        self._lingering_chars -= chars
+
+    def _linger(self, writer: Writer) -> None:
+        self.forget(writer)
+        chars = writer.weight
+        self._lingering[writer] = (self._clock.monotonic_ms(), chars)
+        self._lingering_chars += chars
+        self._drop_old()
+
+    def _drop_old(self) -> None:
+        oldest_ms = self._clock.monotonic_ms() - LINGER_MS
+        while self._lingering:
+            writer, (since_ms, _) = next(iter(self._lingering.items()))
+            small = len(self._lingering) <= LINGER_WRITERS_MAX and self._lingering_chars <= LINGER_CHARS_MAX
+            if small and since_ms >= oldest_ms:
+                return
+            self.forget(writer)
+
+
+class _Pipeline:
+    """Sends what its writers have, one pipeline at a time. A writer whose next batch is a terminal is passed on to
+    `seals`, where there is one."""
+
+    def __init__(
+        self,
+        send: Callable[[Sequence[Batch]], Awaitable[Sequence[Appended]]],
+        settle: Callable[[Writer, Batch, Appended], None],
+        *,
+        seals: "_Pipeline | None" = None,
+    ) -> None:
+        self._send = send
+        self._settle = settle
+        self._seals = seals
         self._wanted: dict[Writer, None] = {}
         self._wake = asyncio.Event()
-
-    def writer(self, key: TurnKey, nonce: str, counter: int) -> Writer:
-        """A writer for a turn whose lease is `nonce`'s; `counter` entries are in already."""
-        return Writer(self, key, nonce, counter)
 
     def want(self, writer: Writer) -> None:
         self._wanted[writer] = None
         self._wake.set()
 
     async def run(self) -> None:
-        """Append until cancelled. Cancel it only when no writer has anything to send: a task that is cancelled inside
-        a call to the store leaves the connection with a reply that nobody reads."""
         failures = 0
         while True:
             await self._wake.wait()
             self._wake.clear()
-            batches = [(writer, writer.freeze()) for writer in self._next_writers()]
+            batches = self._next_batches()
             if not batches:
                 continue
             away = await self._append(batches)
@@ -214,29 +188,29 @@ class Journal:
             if away:
                 await asyncio.sleep(BACKOFF_MS[min(failures, len(BACKOFF_MS)) - 1] / 1000)
 
-    def _next_writers(self) -> list[Writer]:
-        """Those that go into the next pipeline, the ones that have waited longest first."""
-        chosen: list[Writer] = []
+    def _next_batches(self) -> list[tuple[Writer, Batch]]:
+        """Of those that go into the next pipeline, the ones that have waited longest first."""
+        chosen: list[tuple[Writer, Batch]] = []
         for writer in list(self._wanted):
             if len(chosen) == BATCHES_MAX:
                 break
             del self._wanted[writer]
-            if writer.waiting:
-                chosen.append(writer)
+            if not writer.waiting:
+                continue
+            batch = writer.freeze()
+            if batch.seal is not None and self._seals is not None:
+                self._seals.want(writer)
+            else:
+                chosen.append((writer, batch))
         return chosen
 
     async def _append(self, batches: Sequence[tuple[Writer, Batch]]) -> bool:
         """Send one pipeline and settle it. Whether some of it got no definite answer."""
-        answers = await self._log.append_many([batch for _, batch in batches])
-        now_ms = self._clock.monotonic_ms()
+        answers = await self._send([batch for _, batch in batches])
         away = False
         for (writer, batch), answer in zip(batches, answers, strict=True):
-            writer.settle(batch, answer, now_ms)
-            if answer.result in ("ok", "dup"):
-                self._feed(batch.key.session_key, answer.gen, logged_entries(batch.entries, answer))
+            self._settle(writer, batch, answer)
             away = away or answer.result in ("away", "full")
-            if writer.waiting:
-                self.want(writer)
         return away
 
 

@@ -1,8 +1,9 @@
 """Finds turns that nobody runs any more, and sees to it that each of them ends.
 
-Every node sweeps; the script that takes a turn decides which of them gets it. A lease that was written before the
-store's last restart says nothing about whether its writer lives, because the store may have been away for longer than
-the lease: such a turn is taken only one full lease after this node first saw it so.
+Every node sweeps; the script that takes a turn decides which of them gets it. An overdue lease says that its writer is
+dead only as long as writers could renew. So when this node could not reach the store for a while, others may not have
+reached it either, and a lease that was written before the store's last restart may be of a time when nobody could:
+such a turn is taken only one full lease after this node first saw it so, and one that nobody has at once.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ from typing import Final
 
 import structlog
 
-from turnwire.ports import Clock, Failure, SessionLog, TurnKey
+from turnwire.ports import Claim, Clock, Failure, SessionLog, TurnKey
 from turnwire.runtime.running_turns import RunningTurns
 
 SWEEP_TURNS_MAX: Final = 100
@@ -31,6 +32,10 @@ class Reaper:
         self._sweep_ms = sweep_ms
         self._lease_ms = lease_ms
         self._foreign_since_ms: OrderedDict[TurnKey, int] = OrderedDict()
+        self._reached_ms = clock.monotonic_ms()
+        """When the store answered last."""
+        self._steady_from_ms = self._reached_ms
+        """From when on an overdue lease is what it looks like."""
 
     async def run(self) -> None:
         """Sweep for ever."""
@@ -42,7 +47,13 @@ class Reaper:
             await asyncio.sleep(self._sweep_ms * random.uniform(0.75, 1.25) / 1000)
 
     async def sweep(self) -> None:
-        for key in await self._log.overdue_turns(SWEEP_TURNS_MAX):
+        overdue = await self._log.overdue_turns(SWEEP_TURNS_MAX)
+        now_ms = self._clock.monotonic_ms()
+        if self._was_away(now_ms):
+            _log.warning("store_was_away", waited_ms=now_ms - self._reached_ms)
+            self._steady_from_ms = now_ms + self._lease_ms
+        self._reached_ms = now_ms
+        for key in overdue:
             await self.look_at(key)
 
     async def look_at_quietly(self, key: TurnKey) -> None:
@@ -54,15 +65,23 @@ class Reaper:
 
     async def look_at(self, key: TurnKey) -> None:
         """Take an overdue turn, if it may be taken. Raises Failure when the store does not answer."""
-        if key in self._running:
+        if not self._running.taking or self._running.runs(key):
             return
         now_ms = self._clock.monotonic_ms()
         since_ms = self._foreign_since_ms.get(key)
-        waited = since_ms is not None and now_ms - since_ms >= self._lease_ms
-        taken = await self._running.take(key, after_restart=waited)
+        steady = now_ms >= self._steady_from_ms and not self._was_away(now_ms)
+        claim: Claim = "overdue" if steady else "ownerless"
+        if since_ms is not None and now_ms - since_ms >= self._lease_ms:
+            claim = "foreign"
+        taken = await self._running.take(key, claim)
         if taken.result != "foreign":
             self._foreign_since_ms.pop(key, None)
         elif since_ms is None:
             self._foreign_since_ms[key] = now_ms
             if len(self._foreign_since_ms) > FOREIGN_MAX:
                 self._foreign_since_ms.popitem(last=False)
+
+    def _was_away(self, now_ms: int) -> bool:
+        """Whether the store has been silent for so long that a living writer's lease may have run out. It had more than
+        half of it left at any time, because it is renewed more than twice in it."""
+        return now_ms - self._reached_ms > self._lease_ms / 2

@@ -1,21 +1,39 @@
 """The turns that this node runs: their tasks, their leases, and what follows when one ends.
 
 A turn is here from the moment its lease is this node's until its terminal is in the log. While it is here its lease is
-renewed; when a renewal says that a cancel is stored, or that the lease is another's, its runner is told.
+renewed; when a renewal says that a cancel is stored, or that the lease is another's, its runner is told. A runner that
+is beyond all its own deadlines hangs, and its lease is left to run out like a dead node's.
+
+A renewal also shows what a store that lost its newest writes does not know any more. Whoever still has that puts it
+back: running turns at once, and those that ended lately when the store's history has changed.
 """
 
 import asyncio
 import secrets
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Final
 
 import structlog
 
 from turnwire.core.errors import error_body
-from turnwire.core.turn import Turn, takeover_of
-from turnwire.ports import Appended, Clock, Failure, Model, Seal, SessionKey, SessionLog, Taken, TurnKey
-from turnwire.runtime.journal import Ending, Journal, Writer
+from turnwire.core.turn import Turn, takeover_of, written_of
+from turnwire.ports import (
+    AcceptRequest,
+    Appended,
+    Claim,
+    Clock,
+    Failure,
+    Model,
+    Renewed,
+    Seal,
+    SessionKey,
+    SessionLog,
+    Taken,
+    TurnKey,
+)
+from turnwire.runtime.journal import Journal
 from turnwire.runtime.turn_runner import Spec, TurnRunner
+from turnwire.runtime.writer import Ending, Writer
 
 _log = structlog.get_logger(__name__)
 
@@ -53,32 +71,30 @@ class RunningTurns:
         self._writers: dict[TurnKey, Writer] = {}
         self._sessions: dict[SessionKey, TurnKey] = {}
         """Which turn this node runs in a session: there is one active turn a session."""
-        self._cancel_after_ms: dict[TurnKey, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._look = asyncio.Event()
+        self._history = log.history
+        self._taking = True
 
     # --- starting -------------------------------------------------------------------------------------------------
 
-    def start(self, key: TurnKey, nonce: str, spec: Spec, *, cancel_after_ms: int | None) -> None:
+    def start(self, request: AcceptRequest, spec: Spec) -> None:
         """Run a turn that was just accepted with this node's lease."""
-        turn = Turn(key.turn, spec.model, began_ms=self._clock.monotonic_ms())
-        if cancel_after_ms is not None:
-            self._cancel_after_ms[key] = cancel_after_ms
-        self._run(turn, spec, self._journal.writer(key, nonce, 0), {})
+        turn = Turn(request.key.turn, spec.model, began_ms=self._clock.monotonic_ms())
+        self._run(turn, spec, self._journal.writer(request, request.nonce), {})
 
-    async def take(self, key: TurnKey, *, after_restart: bool = False) -> Taken:
+    async def take(self, key: TurnKey, claim: Claim = "overdue") -> Taken:
         """Take a turn that nobody runs, and run or seal it, whichever is right."""
-        nonce = new_nonce()
-        taken = await self._log.take_turn(key, nonce, after_restart=after_restart)
-        if taken.result != "taken":
+        taken = await self._log.take_turn(key, new_nonce(), claim)
+        request = taken.request
+        if request is None:
             return taken
-        spec = Spec.from_json(taken.spec)
+        spec = Spec.from_json(request.spec)
         turn = Turn(key.turn, spec.model, began_ms=self._clock.monotonic_ms())
         turn.fold(taken.entries)
-        writer = self._journal.writer(key, nonce, taken.counter)
-        if taken.cancel_after_ms is not None:
-            self._cancel_after_ms[key] = taken.cancel_after_ms
+        writer = self._journal.writer(request, request.nonce, written_of(taken.entries))
         what = takeover_of(turn, taken.state, taken.cancel_by, taken.takes)
         _log.info("turn_taken", turn=key.turn, takes=taken.takes, becomes=what)
         if what == "run":
@@ -86,6 +102,16 @@ class RunningTurns:
         else:
             self._spawn(key, writer, self._seal(turn, writer, what))
         return taken
+
+    async def take_quietly(self, key: TurnKey) -> None:
+        """Take a turn that the sweep would find anyway: a store that is away now is no reason to fail. A node that
+        goes down leaves it to the others."""
+        if not self._taking:
+            return
+        try:
+            await self.take(key)
+        except Failure as failure:
+            _log.warning("take_failed", turn=key.turn, kind=failure.kind)
 
     # --- stopping -------------------------------------------------------------------------------------------------
 
@@ -95,8 +121,10 @@ class RunningTurns:
         if writer is not None:
             writer.tell("cancel", by)
 
-    def __contains__(self, key: TurnKey) -> bool:
-        return key in self._writers
+    def runs(self, key: TurnKey) -> bool:
+        """Whether the turn is in good hands here: it is written by this node, and its runner does not hang."""
+        writer = self._writers.get(key)
+        return writer is not None and not writer.hangs(self._clock.monotonic_ms())
 
     def writes(self, key: SessionKey) -> bool:
         """Whether this node appends to the session right now."""
@@ -109,6 +137,19 @@ class RunningTurns:
         """Wait until no turn runs here."""
         await self._idle.wait()
 
+    def stop_taking(self) -> None:
+        """The node goes down: no turn of the queue, and none that other nodes left, begins here any more."""
+        self._taking = False
+
+    @property
+    def taking(self) -> bool:
+        return self._taking
+
+    def give_up(self) -> None:
+        """Let each running turn end where it is: one that has an answer keeps that part of it."""
+        for writer in self._writers.values():
+            writer.tell("draining")
+
     async def abandon(self) -> None:
         """Stop whatever still runs here, without a word to the log: another node finds the leases overdue."""
         for task in self._tasks:
@@ -118,24 +159,62 @@ class RunningTurns:
     # --- leases ---------------------------------------------------------------------------------------------------
 
     async def renew_forever(self) -> None:
-        """Renew every lease each `renew_ms`. An overdue lease that nobody took is still good, so one that could not
-        be renewed is simply renewed later; whether it still holds, the store decides at each append."""
+        """Renew every lease each `renew_ms`, and whenever `look_now` says so. An overdue lease that nobody took is
+        still good, so one that could not be renewed is simply renewed later; whether it still holds, the store decides
+        at each append."""
         while True:
-            await asyncio.sleep(self._renew_ms / 1000)
-            writers = [writer for writer in self._writers.values() if not writer.ended.done()]
-            if not writers:
-                continue
-            answers = await self._log.renew_leases([(writer.key, writer.nonce) for writer in writers])
-            for writer, answer in zip(writers, answers, strict=True):
-                if answer.cancel_by is not None:
-                    writer.tell("cancel", answer.cancel_by)
-                elif answer.result in ("fenced", "lost", "gone"):
-                    writer.tell(answer.result)
-                elif answer.result == "ok":
-                    await self._stop_if_unwatched(writer, answer.unwatched_ms)
+            try:
+                async with asyncio.timeout(self._renew_ms / 1000):
+                    await self._look.wait()
+            except TimeoutError:
+                pass
+            self._look.clear()
+            await self._renew()
+            if self._log.history != self._history:
+                await self._put_back()
+
+    def look_now(self) -> None:
+        """The connection to the store was lost and made again: see what the store still knows."""
+        self._look.set()
+
+    async def _renew(self) -> None:
+        now_ms = self._clock.monotonic_ms()
+        writers: list[Writer] = []
+        for writer in self._writers.values():
+            if writer.hangs(now_ms):
+                _log.error("runner_hangs", turn=writer.key.turn)
+            elif not writer.ended.done():
+                writers.append(writer)
+        for writer, answer in zip(writers, await self._renewed(writers), strict=True):
+            if answer.cancel_by is not None:
+                writer.tell("cancel", answer.cancel_by)
+            elif answer.result == "lost":
+                writer.probe()  # whose answer says so to the journal
+            elif answer.result in ("fenced", "gone"):
+                writer.tell(answer.result)
+            elif answer.result == "ok":
+                await self._stop_if_unwatched(writer, answer.unwatched_ms)
+
+    async def _put_back(self) -> None:
+        """The store's history has changed: see what it lacks of the turns that run here, and of those that ended."""
+        history = self._log.history
+        for writer in self._writers.values():
+            writer.probe()
+        writers = self._journal.lingering()
+        for writer, answer in zip(writers, await self._renewed(writers), strict=True):
+            if answer.result == "away":
+                return  # asked again with the next renewal
+            if answer.result in ("ok", "lost"):
+                writer.probe()
+            else:
+                self._journal.forget(writer)
+        self._history = history
+
+    async def _renewed(self, writers: Sequence[Writer]) -> Sequence[Renewed]:
+        return await self._log.renew_leases([(writer.key, writer.nonce) for writer in writers]) if writers else ()
 
     async def _stop_if_unwatched(self, writer: Writer, unwatched_ms: int) -> None:
-        limit_ms = self._cancel_after_ms.get(writer.key)
+        limit_ms = writer.request.cancel_after_ms
         if limit_ms is None or unwatched_ms <= limit_ms:
             return
         try:
@@ -185,15 +264,7 @@ class RunningTurns:
                 del self._writers[key]
                 if self._sessions.get(key.session_key) == key:
                     del self._sessions[key.session_key]
-                self._cancel_after_ms.pop(key, None)
             if not self._writers:
                 self._idle.set()
         if answer is not None and answer.next is not None:
             await self.take_quietly(TurnKey(key.owner, key.session, answer.next))
-
-    async def take_quietly(self, key: TurnKey) -> None:
-        """Take a turn that the sweep would find anyway: a store that is away now is no reason to fail."""
-        try:
-            await self.take(key)
-        except Failure as failure:
-            _log.warning("take_failed", turn=key.turn, kind=failure.kind)

@@ -5,7 +5,9 @@ The feed grows from this node's own appends, and from what is read after a nudge
 be another node's, so a feed takes only what continues it, reads whatever is missing from the log, one read at a time,
 and asks the log every few seconds where it stands.
 
-A feed never shows two generations as one: when the gen is another, it starts anew and its cursors take a snapshot.
+A feed never shows two generations as one: when the gen is another, it starts anew and its cursors take a snapshot. When
+the store has just lost its newest writes, a feed that knows of more than the log has waits a moment before it does: the
+writers put back what they have, and nobody is to be told that an answer is lost while it is on its way.
 
 A deletion takes the log with it, so its `session.deleted` comes by nudge alone, and only a feed that has all before it
 can show it: any other starts anew as a session that is not there.
@@ -27,6 +29,8 @@ from turnwire_protocol.codec import Codec
 WINDOW_ENTRIES_MAX: Final = 1_000
 WINDOW_CHARS_MAX: Final = 262_144
 READ_ENTRIES_MAX: Final = 2_000
+SETTLE_LOOK_MS: Final = 200
+"""How often a feed looks whether what the log lost was put back."""
 ENCODED_MAX: Final = 128
 """Encoded frames kept for the other viewers of a session."""
 
@@ -123,7 +127,8 @@ def _window(head: int) -> Window:
 class SessionHub:
     """All feeds of a node.
 
-    `on_overdue` is told of turns whose lease ran out; `on_cancel` of cancels that were sent to this node's runners.
+    `on_overdue` is told of turns whose lease ran out; `on_cancel` of cancels that were sent to this node's runners;
+    `on_reset` that the connection to the store was lost and made again.
     """
 
     def __init__(
@@ -133,12 +138,14 @@ class SessionHub:
         check_ms: int,
         on_overdue: Callable[[TurnKey], Awaitable[None]],
         on_cancel: Callable[[TurnKey, str], None],
+        on_reset: Callable[[], None],
         writes: Callable[[SessionKey], bool],
     ) -> None:
         self._log = log
         self._check_ms = check_ms
         self._on_overdue = on_overdue
         self._on_cancel = on_cancel
+        self._on_reset = on_reset
         self._writes = writes
         self._feeds: dict[SessionKey, Feed] = {}
         self._changing: dict[SessionKey, asyncio.Lock] = {}
@@ -187,6 +194,14 @@ class SessionHub:
         """Entries past a cursor that its feed's memory does not reach."""
         return await self._log.read_range(key, after_seq, READ_ENTRIES_MAX)
 
+    async def place(self, key: SessionKey, gen: str | None, seq: int) -> LogRange:
+        """What the log says of a cursor's place, once it has, or is not to get back, what the cursor has seen."""
+        while True:
+            place = await self._log.read_range(key, seq, 1)
+            if place.gen == gen or place.head >= seq or not self._log.unsettled:
+                return place
+            await asyncio.sleep(SETTLE_LOOK_MS / 1000)
+
     # --- growth ---------------------------------------------------------------------------------------------------
 
     def feed(self, key: SessionKey, gen: str, logged: Sequence[Logged]) -> None:
@@ -210,6 +225,7 @@ class SessionHub:
         """Act on nudges, for ever."""
         async for nudge in self._log.nudges():
             if nudge.kind == "reset":
+                self._on_reset()
                 for feed in self._feeds.values():
                     self.catch_up(feed)
             elif nudge.key is None:
@@ -258,6 +274,9 @@ class SessionHub:
             if feed.deleted and found.gen is None:
                 return
             if found.gen != feed.gen or found.head < before or found.floor > before:
+                if found.head < before and self._log.unsettled:
+                    await asyncio.sleep(SETTLE_LOOK_MS / 1000)
+                    continue
                 feed.restart(found.gen, found.head)
                 return
             if found.entries:

@@ -16,12 +16,12 @@ import structlog
 
 from turnwire.core.context import Exchange, estimated_tokens, messages_of
 from turnwire.core.entries import Content, Finish, ProviderEvent, UsageReport
-from turnwire.core.errors import describe
+from turnwire.core.errors import describe, error_body
 from turnwire.core.snapshots import folded
 from turnwire.core.turn import Turn
 from turnwire.ports import Appended, Clock, Failure, Model, Seal, SessionLog, StepRequest, StoredTurn, TurnKey
 from turnwire.runtime.attempts import run_step
-from turnwire.runtime.journal import Ending, Stopped, Writer
+from turnwire.runtime.writer import Ending, Stopped, Writer
 from turnwire_protocol.codes import ErrorCode
 
 BRANCH_TURNS_MAX: Final = 200
@@ -31,6 +31,12 @@ ARGUMENTS_CHARS_MAX: Final = 65_536
 STEPS_MAX: Final = 32
 UPSTREAM_STOP_MS: Final = 5_000
 """How long a cancelled request may take to close its socket before the turn is sealed without it."""
+HANG_MS: Final = 15_000
+"""Beyond the deadlines of its step a runner has this long to notice them; then it hangs."""
+BRANCH_AGAIN_MS: Final = 250
+"""How long after a store that did not answer it is asked for the branch again."""
+
+NODE_STOPPED: Final = error_body("node_lost", "The server that was answering was stopped.")
 
 _log = structlog.get_logger(__name__)
 
@@ -104,12 +110,23 @@ class TurnRunner:
         model = self._models.get(self._spec.model)
         if model is None:
             raise Failure("upstream_rejected", f"model {self._spec.model!r} is not configured on this node")
-        branch = await self._log.read_branch(self.key, BRANCH_TURNS_MAX)
+        branch = await self._branch()
+        self.writer.hung_at_ms = self._clock.monotonic_ms() + model.deadlines.total + HANG_MS
         exchanges = [_exchange_of(stored) for stored in reversed(branch[1:])]
         parts = self.turn.answer.as_parts()
         exchanges.append(Exchange(self._spec.input, parts, self._results(parts)))
         models = [model, *(self._models[name] for name in model.fallback if name in self._models)]
         return await run_step(models, lambda chosen: self._request_for(chosen, exchanges), self)
+
+    async def _branch(self) -> Sequence[StoredTurn]:
+        """The turn and those before it. A store that is away may come back within the grace: the writer knows."""
+        while True:
+            try:
+                return await self._log.read_branch(self.key, BRANCH_TURNS_MAX)
+            except Failure as failure:
+                if failure.kind != "store_away" or not self.writer.waits_for_store(self._clock.monotonic_ms()):
+                    raise
+                await asyncio.sleep(BRANCH_AGAIN_MS / 1000)
 
     def _request_for(self, model: Model, exchanges: Sequence[Exchange]) -> StepRequest:
         messages = messages_of(exchanges, model.system_prompt, model.context_tokens - model.output_tokens_max)
@@ -202,6 +219,8 @@ class TurnRunner:
             return self._sealed_with_error(Failure("store_full"))
         if why == "store_away":
             return self._sealed_with_error(Failure("store_away"))
+        if why == "draining" and not self.turn.answer.empty:
+            return Ending(self.turn.failed(NODE_STOPPED), self._seal("error"))
         _log.info("turn_left", turn=self.key.turn, why=why)
         return None
 

@@ -23,6 +23,7 @@ from pydantic import (
 from turnwire.identity.origins import fault_of_origin
 from turnwire_protocol import limits
 
+STORE_SCHEMES: Final = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel")
 OPENAI_URL: Final = "https://api.openai.com/v1"
 
 DEMO_MODELS: Final = (
@@ -122,6 +123,8 @@ class Settings(_Frozen):
 
     data_dir: Path = Path("data")
     redis_url: SecretStr | None = None
+    replicas: Annotated[Whole, Field(ge=0, le=16)] | None = None
+    """How many replicas of the store a terminal is to reach before it is shown; None: one where there are Sentinels."""
     lease_ms: Annotated[Whole, Field(ge=1_000, le=600_000)] = 10_000
     renew_ms: Millis = 3_000
     sweep_ms: Millis = 2_000
@@ -169,8 +172,8 @@ class Settings(_Frozen):
     @field_validator("redis_url")
     @classmethod
     def _store_address(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
-            raise ValueError("must begin with redis://, rediss:// or unix://")
+        if value is not None and urlsplit(value.get_secret_value()).scheme not in STORE_SCHEMES:
+            raise ValueError(f"must begin with {', '.join(f'{scheme}://' for scheme in STORE_SCHEMES)}")
         return value
 
     @model_validator(mode="after")
@@ -185,6 +188,11 @@ class Settings(_Frozen):
             raise ValueError(
                 f"{named('renew_ms')} is {self.renew_ms}, but must be at most half of {named('lease_ms')}, which is "
                 f"{self.lease_ms}: a lease that is renewed once and late would already be lost."
+            )
+        if self.sweep_ms * 3 > self.lease_ms:
+            raise ValueError(
+                f"{named('sweep_ms')} is {self.sweep_ms}, but must be at most a third of {named('lease_ms')}, which is "
+                f"{self.lease_ms}: a node that looks so rarely cannot tell a store that was away from a node that died."
             )
         if self.input_bytes_max > self.command_bytes_max:
             raise ValueError(
@@ -211,7 +219,7 @@ class Settings(_Frozen):
 PLACES: Final[dict[str, tuple[str, str]]] = {
     **{name: ("server", name) for name in ("host", "port", "allowed_origins", "log_level", "drain_ms", "hello_ms")},
     **{name: ("server", name) for name in ("ping_ms", "send_timeout_ms")},
-    **{name: ("store", name) for name in ("data_dir", "lease_ms", "renew_ms", "sweep_ms")},
+    **{name: ("store", name) for name in ("data_dir", "replicas", "lease_ms", "renew_ms", "sweep_ms")},
     "redis_url": ("store", "url_env"),
     "store_grace_ms": ("store", "grace_ms"),
     "auth": ("auth", "mode"),

@@ -28,7 +28,8 @@ from urllib.parse import quote
 
 import structlog
 
-from turnwire.stores.redis.link import VERSION_MIN, Link, StartError
+from turnwire.stores.redis.address import StartError
+from turnwire.stores.redis.link import VERSION_MIN, Link
 
 if sys.platform != "win32":
     import fcntl

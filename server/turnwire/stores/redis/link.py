@@ -6,17 +6,19 @@ one exception that is safe: a script that the store did not know has not run.
 """
 
 import asyncio
-import ssl
+import time
+import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, cast
-from urllib.parse import urlsplit
+from dataclasses import replace
+from typing import Any, Final
 
-from redis.asyncio.connection import parse_url
+import structlog
 
 from turnwire.core.errors import FailureKind
 from turnwire.ports import Failure
+from turnwire.stores.redis.address import Address, StartError, address_of
 from turnwire.stores.redis.scripts import load_commands
+from turnwire.stores.redis.sentinel import PrimaryFinder
 from turnwire.stores.redis.wire import Command, Reply, StoreError, Wire, is_no_answer
 
 VERSION_MIN: Final = (7, 0)
@@ -25,7 +27,8 @@ CONNECT_MS: Final = 2_000
 REPLY_MS: Final = 5_000
 """A store that takes longer for one reply is as good as away."""
 
-_OPTIONS: Final = {"ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs"}
+PRIMARY_LOOK_MS: Final = 1_000
+"""How often the Sentinels are asked whether the primary is another one now."""
 
 _AWAY_CODES: Final = {"READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS", "MISCONF", "BUSY", "TRYAGAIN"}
 """Errors of a store that cannot take writes right now; nothing was carried out."""
@@ -33,75 +36,24 @@ _AWAY_CODES: Final = {"READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOREP
 _MOVED_CODES: Final = {"READONLY", "MASTERDOWN"}
 """This is not the primary any more: look for it anew."""
 
-
-class StartError(Exception):
-    """The store cannot be used; the text says why and what to do, in a sentence."""
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where the store is. `path` is a Unix socket's, and then host and port mean nothing."""
-
-    path: str | None
-    host: str
-    port: int
-    db: int
-    username: str | None
-    password: str | None
-    tls: ssl.SSLContext | None
-
-    @property
-    def described(self) -> str:
-        """For people; never the password."""
-        return self.path or f"{self.host}:{self.port}"
-
-
-def address_of(url: str) -> Address:
-    """redis://, rediss:// (with ssl_ca_certs, ssl_certfile, ssl_keyfile, ssl_cert_reqs=none|required) or unix://.
-
-    Raises StartError.
-    """
-    if urlsplit(url).scheme not in ("redis", "rediss", "unix"):
-        raise StartError("The store's URL must begin with redis://, rediss:// or unix://; see TURNWIRE_REDIS_URL.")
-    try:
-        parts = cast("dict[str, Any]", dict(parse_url(url)))
-    except ValueError as error:
-        raise StartError(f"The store's URL cannot be read: {error}; see TURNWIRE_REDIS_URL.") from error
-    parts.pop("connection_class", None)
-    options = {name: str(parts.pop(name)) for name in list(parts) if name in _OPTIONS}
-    address = Address(
-        path=parts.pop("path", None),
-        host=parts.pop("host", "localhost"),
-        port=parts.pop("port", 6379),
-        db=parts.pop("db", 0),
-        username=parts.pop("username", None),
-        password=parts.pop("password", None),
-        tls=_tls(options) if url.startswith("rediss://") else None,
-    )
-    if parts:
-        raise StartError(f"The store's URL has an option that is not known: {', '.join(sorted(parts))}.")
-    return address
-
-
-def _tls(options: dict[str, str]) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=options.get("ssl_ca_certs"))
-        if options.get("ssl_cert_reqs") == "none":
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        if "ssl_certfile" in options:
-            context.load_cert_chain(options["ssl_certfile"], options.get("ssl_keyfile"))
-    except OSError as error:
-        raise StartError(f"The TLS files of the store's URL cannot be used: {error}.") from error
-    return context
+_log = structlog.get_logger(__name__)
 
 
 class Link:
-    """Opens connections to one store."""
+    """Opens connections to one store.
+
+    `history` is the replication id of the server that the newest connection leads to: another one after each restart
+    and failover, when some of what was written may be gone. `history_since` is when it was first seen, in seconds of
+    time.monotonic.
+    """
 
     def __init__(self, url: str, *, reply_ms: int = REPLY_MS) -> None:
         self.address = address_of(url)
+        self.history = ""
+        self.history_since = time.monotonic()
         self._reply_ms = reply_ms
+        self._finder = None if self.address.sentinels is None else PrimaryFinder(self.address)
+        self._wires: weakref.WeakKeyDictionary[Wire, Address] = weakref.WeakKeyDictionary()
 
     async def connect(
         self,
@@ -111,8 +63,56 @@ class Link:
         on_lost: Callable[[], None] | None = None,
     ) -> Wire:
         """A connection that is ready for use, all scripts loaded. Raises Failure("store_away")."""
+        address = await self._primary()
+        wire = await self._opened(address, on_push, on_lost)
+        try:
+            greeting = self._greeting(purpose)
+            replies = await wire.call([*greeting, ("INFO", "replication"), *load_commands()])
+        except BaseException:  # cancelled: nobody else knows of this connection yet
+            wire.close()
+            raise
+        for reply in replies:
+            if is_no_answer(reply):
+                wire.close()
+                raise Failure("store_away", f"refused at {address.described}: {_why(reply)}")
+        facts = _facts(replies[len(greeting)])
+        if self._finder is not None and facts.get("role") != "master":
+            wire.close()
+            raise Failure("store_away", f"{address.described} is no primary (yet, or any more)")
+        self._note_history(facts.get("master_replid", ""))
+        self._wires[wire] = address
+        return wire
+
+    async def follow_primary(self) -> None:
+        """Leave a server that the Sentinels do not call the primary any more, for ever: cut off from them, it might
+        take writes that are lost. Where there are no Sentinels, this returns at once."""
+        while self._finder is not None:
+            await asyncio.sleep(PRIMARY_LOOK_MS / 1000)
+            try:
+                primary = await self._primary()
+            except Failure as failure:  # nobody to ask: what works is kept
+                _log.warning("sentinels_away", detail=failure.detail)
+                continue
+            for wire, address in list(self._wires.items()):
+                if not wire.lost and address != primary:
+                    _log.warning("primary_changed", detail=f"from {address.described} to {primary.described}")
+                    wire.close()
+
+    def close(self) -> None:
+        """Let go of the Sentinels; lanes are closed by those who have them."""
+        if self._finder is not None:
+            self._finder.close()
+
+    async def _primary(self) -> Address:
+        if self._finder is None:
+            return self.address
+        host, port = await self._finder.find()
+        return replace(self.address, host=host, port=port)
+
+    async def _opened(
+        self, address: Address, on_push: Callable[[list[Any]], None] | None, on_lost: Callable[[], None] | None
+    ) -> Wire:
         loop = asyncio.get_running_loop()
-        address = self.address
 
         def make() -> Wire:
             return Wire(timeout_ms=self._reply_ms, on_push=on_push, on_lost=on_lost)
@@ -125,16 +125,15 @@ class Link:
                     _, wire = await loop.create_connection(make, address.host, address.port, ssl=address.tls)
         except (OSError, TimeoutError) as error:
             raise Failure("store_away", f"{type(error).__name__} at {address.described}") from error
-        try:
-            replies = await wire.call([*self._greeting(purpose), *load_commands()])
-        except BaseException:  # cancelled: nobody else knows of this connection yet
-            wire.close()
-            raise
-        for reply in replies:
-            if is_no_answer(reply):
-                wire.close()
-                raise Failure("store_away", f"refused at {address.described}: {_why(reply)}")
         return wire
+
+    def _note_history(self, replid: str) -> None:
+        if replid == self.history:
+            return
+        if self.history:
+            _log.warning("store_history_changed", detail=self.address.described)
+        self.history = replid
+        self.history_since = time.monotonic()
 
     def _greeting(self, purpose: str) -> list[Command]:
         address = self.address

@@ -7,6 +7,7 @@ Calls share connections by purpose, so that a large read delays no append. A cal
 its reply is dropped when it comes, and whether the store carried the call out it can learn by repeating it.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from turnwire.core.log_values import (
     Appended,
     Batch,
     Cancelled,
+    Claim,
     Deleted,
     ListPlace,
     LogRange,
@@ -42,6 +44,7 @@ from turnwire.core.log_values import (
 )
 from turnwire.ports import Failure
 from turnwire.stores.redis import scripts
+from turnwire.stores.redis.address import StartError
 from turnwire.stores.redis.keys import (
     cancels_name,
     idle_indexes,
@@ -53,7 +56,7 @@ from turnwire.stores.redis.keys import (
     turn_keys,
     turn_of_member,
 )
-from turnwire.stores.redis.link import Lane, Link, StartError, failure_of
+from turnwire.stores.redis.link import Lane, Link, failure_of
 from turnwire.stores.redis.nudges import NudgeReader
 from turnwire.stores.redis.records import packed
 from turnwire.stores.redis.replies import (
@@ -77,6 +80,11 @@ PIPELINE_MAX: Final = 500
 EXPIRE_EVERY_MS: Final = 60_000
 EXPIRE_SESSIONS_MAX: Final = 32
 """Sessions that one node removes in one pass; more wait for the next."""
+
+WAIT_MS: Final = 500
+"""How long a terminal waits for replicas."""
+WAIT_AGAIN_MS: Final = 5_000
+"""After replicas did not keep up: when they are waited for again."""
 
 _AWAY: Final = Appended("away")
 _FULL: Final = Appended("full")
@@ -102,6 +110,11 @@ class LogLimits:
     log_entries_keep: int = 2_000
     read_bytes_max: int = 16 * 1024 * 1024
     """What finished turns may weigh in one read; older ones are left out."""
+    replicas: int = 0
+    """How many replicas a terminal is to reach before anybody hears of it, if they are there."""
+    settle_ms: int = 5_000
+    """After a change of the store's history, and after this node came up: how long others may take to put back what
+    was lost."""
 
 
 class RedisSessionLog:
@@ -115,11 +128,15 @@ class RedisSessionLog:
         self._node = node
         self._limits = limits or LogLimits()
         self._appends = Lane(link, "appends")
+        self._seals = Lane(link, "seals")
         self._calls = Lane(link, "calls")
         self._reads = Lane(link, "reads")
         self._sessions = SessionReads(self._reads, bytes_max=self._limits.read_bytes_max)
         self._nudges = NudgeReader(link, node)
         self._expire_after_s = time.monotonic() + EXPIRE_EVERY_MS / 1000
+        self._following: asyncio.Task[None] | None = None
+        self._no_wait_until_s = 0.0
+        self.unreplicated = 0
         self.version = ""
         """The store's name and version, once it was entered."""
 
@@ -129,17 +146,33 @@ class RedisSessionLog:
             await self._nudges.open()
         except Failure as failure:
             raise StartError(f"The store went away while it was being opened: {failure.detail}.") from failure
+        self._following = asyncio.create_task(self._link.follow_primary(), name="follow primary")
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.gather(self._following, return_exceptions=True)
         await self._nudges.aclose()
-        for lane in (self._appends, self._calls, self._reads):
+        for lane in (self._appends, self._seals, self._calls, self._reads):
             await lane.aclose()
+        self._link.close()
 
     async def ping(self) -> None:
-        await self._calls.one(("PING",))
+        if not self._nudges.subscribed:
+            raise Failure("store_away", "the subscription is lost")
+        for lane in (self._appends, self._seals, self._calls, self._reads):
+            await lane.one(("PING",))
+
+    @property
+    def history(self) -> str:
+        return self._link.history
+
+    @property
+    def unsettled(self) -> bool:
+        return time.monotonic() - self._link.history_since < self._limits.settle_ms / 1000
 
     # --- writing --------------------------------------------------------------------------------------------------
 
@@ -171,18 +204,42 @@ class RedisSessionLog:
                     limits.log_entries_keep,
                     limits.idle_ms,
                     request.preview,
+                    "put_back" if request.put_back else "",
                 ],
             )
         )
         return accepted_of(reply)
 
     async def append_many(self, batches: Sequence[Batch]) -> Sequence[Appended]:
+        return await self._append(self._appends, batches)
+
+    async def seal_many(self, batches: Sequence[Batch]) -> Sequence[Appended]:
+        replicas = self._limits.replicas
+        if replicas == 0 or time.monotonic() < self._no_wait_until_s:
+            self.unreplicated += len(batches) if replicas else 0
+            return await self._append(self._seals, batches)
+        wait: Command = ("WAIT", replicas, WAIT_MS)
+        return await self._append(self._seals, batches, wait)
+
+    async def _append(self, lane: Lane, batches: Sequence[Batch], wait: Command | None = None) -> Sequence[Appended]:
         gen = fresh_gen()
+        commands = [self._append_command(batch, gen) for batch in batches]
         try:
-            replies = await self._appends.run([self._append_command(batch, gen) for batch in batches])
+            replies = await lane.run(commands if wait is None else [*commands, wait])
         except Failure:  # nothing was sent
             return [_AWAY] * len(batches)
+        if wait is not None:
+            self._note_reached(replies.pop(), len(batches))
         return [_refused(reply) if is_no_answer(reply) else appended_of(reply) for reply in replies]
+
+    def _note_reached(self, reached: Reply, seals: int) -> None:
+        """How many replicas have the terminals. Too few is told, and for a while nothing waits for them: a replica that
+        is gone must not hold up every answer's end. What it lacks when it takes over, writers put back."""
+        if not is_no_answer(reached) and reached >= self._limits.replicas:
+            return
+        self.unreplicated += seals
+        self._no_wait_until_s = time.monotonic() + WAIT_AGAIN_MS / 1000
+        _log.warning("ends_not_replicated", turns=seals)
 
     def _append_command(self, batch: Batch, gen: str) -> Command:
         key = batch.key
@@ -217,17 +274,17 @@ class RedisSessionLog:
             renewed.extend(Renewed("away") if is_no_answer(reply) else renewed_of(reply) for reply in replies)
         return renewed
 
-    async def take_turn(self, key: TurnKey, nonce: str, *, after_restart: bool = False) -> Taken:
-        arguments = (fresh_gen(), key.turn, nonce, self._node, self._limits.lease_ms, "1" if after_restart else "")
+    async def take_turn(self, key: TurnKey, nonce: str, claim: Claim = "overdue") -> Taken:
+        arguments = (fresh_gen(), key.turn, nonce, self._node, self._limits.lease_ms, claim)
         reply = await self._calls.one(scripts.TAKE.command(turn_keys(key), arguments))
         if reply[0] != b"taken":
-            return taken_of(reply, ())
-        gen, seq, head = reply[1], reply[6], reply[11]
+            return taken_of(key, nonce, reply, ())
+        gen, seq, head = reply[1], reply[4], reply[8]
         entries = await self._sessions.entries(key.session_key, gen, seq, head)
         if entries is None:
             # It is ours, but what it has said so far is not to be had: its lease will run out and be taken anew.
             raise Failure("store_away", "the store's history changed while a turn was taken")
-        return taken_of(reply, [logged for logged in entries if logged.entry.turn == key.turn])
+        return taken_of(key, nonce, reply, [logged for logged in entries if logged.entry.turn == key.turn])
 
     async def overdue_turns(self, count_max: int) -> Sequence[TurnKey]:
         if time.monotonic() >= self._expire_after_s:

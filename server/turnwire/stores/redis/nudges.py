@@ -63,6 +63,11 @@ class NudgeReader:
         if self._wire is not None:
             self._wire.close()
 
+    @property
+    def subscribed(self) -> bool:
+        """Whether nudges come, as far as is known."""
+        return self._ready.is_set()
+
     async def watch(self, key: SessionKey) -> None:
         """In force when this returns. Raises Failure("store_away") when it could not be made so."""
         name = session_name(key)

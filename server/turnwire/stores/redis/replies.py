@@ -13,6 +13,7 @@ import orjson
 from turnwire.core.entries import Event, Logged
 from turnwire.core.log_values import (
     Accepted,
+    AcceptRequest,
     Appended,
     Cancelled,
     Deleted,
@@ -25,6 +26,7 @@ from turnwire.core.log_values import (
     SessionView,
     StoredTurn,
     Taken,
+    TurnKey,
     TurnPage,
     Updated,
 )
@@ -77,18 +79,29 @@ def renewed_of(reply: Sequence[Any]) -> Renewed:
     return Renewed(result) if len(reply) == 1 else Renewed(result, _text(reply[1]), reply[2])
 
 
-def taken_of(reply: Sequence[Any], entries: Sequence[Logged]) -> Taken:
+def taken_of(key: TurnKey, nonce: str, reply: Sequence[Any], entries: Sequence[Logged]) -> Taken:
     """`entries` are the turn's, for one that was taken."""
     result = reply[0].decode()
     if result != "taken":
         return Taken(result, reply[1].decode() if len(reply) > 1 else "")
-    _, gen, state, spec, parent, counter, seq, at, takes, cancel_by, cancel_after_ms, _, answers = reply
+    _, gen, state, counter, seq, at, takes, cancel_by, _, answers, *accepted = reply
+    digest, body, spec, cancelled_body, parent, cancel_after_ms = accepted
+    request = AcceptRequest(
+        key,
+        nonce,
+        digest.decode(),
+        body,
+        spec,
+        cancelled_body,
+        (parent.decode(),) if parent else "root",
+        author=orjson.loads(body)["author"],
+        cancel_after_ms=int(cancel_after_ms) if cancel_after_ms else None,
+    )
     return Taken(
         result,
         gen.decode(),
         state.decode(),
-        spec,
-        _text(parent),
+        request,
         counter,
         seq,
         at,
@@ -96,7 +109,6 @@ def taken_of(reply: Sequence[Any], entries: Sequence[Logged]) -> Taken:
         _text(cancel_by),
         entries,
         answers_of(answers),
-        int(cancel_after_ms) if cancel_after_ms else None,
     )
 
 

@@ -3,7 +3,7 @@
 -- KEYS[3] the turn's hash. ARGV  gen, turn, nonce, batch, counter, how many entries, then each entry: how many fields
 -- and values it has (less than zero when it is to be stamped with the time), and these. What a script needs besides
 -- stands behind them.
--- Answers what is refused or in already: {gone}, {lost}, {fenced, gen}, {dup, gen, first seq, at, counter, cancelled
+-- Answers what is refused or in already: {gone}, {lost}, {lost, gen}, {fenced, gen}, {dup, gen, first seq, at, counter, cancelled
 -- by, next}, {sealed, gen}, {regressed, gen, counter}.
 
 local T, turn = KEYS[3], ARGV[2]
@@ -15,7 +15,7 @@ if not state then
 end
 -- A parked turn has no nonce any more; the batch that parked it is still known by its name.
 if t[1] ~= ARGV[3] and not (state == 'parked' and t[2] == ARGV[4]) then
-  return {'fenced', GEN}
+  return {is_untaken(t[1], state) and 'lost' or 'fenced', GEN}
 end
 if t[2] == ARGV[4] then
   local batch = redis.call('HMGET', T, 'batch_seq', 'batch_at', 'batch_next')

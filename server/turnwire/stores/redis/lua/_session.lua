@@ -38,3 +38,8 @@ end
 local function is_deleted()
   return redis.call('EXISTS', SESSION .. ':deleted') == 1
 end
+
+-- Whether nobody has the turn: whoever says that he took it did so in a history that is lost.
+local function is_untaken(nonce, state)
+  return nonce == '' and (state == 'running' or state == 'queued')
+end

@@ -1,15 +1,23 @@
 #!lua
--- Store a turn, and give its lease, its place in the queue, or its end.
+-- Store a turn, and give its lease, its place in the queue, or its end. Or give it back to a writer that was running it
+-- when the store lost that: what is gone of it, the writer then appends.
 --
 -- KEYS  session, leases, turn, the owner's sessions, the owner's pending cancels, the partition's idle index
 -- ARGV  gen, turn, nonce, digest, body, spec, cancelled body, parent ('leaf', 'root' or '=turn'), on_busy, author,
 --       node, lease ms, body of turn.cancelling, cancel_after_ms or '', queue max, queue wait ms, log max, log keep,
---       idle ms, preview or ''
+--       idle ms, preview or '', 'put_back' for a turn that the store has lost and whose writer has it, else ''
 -- Returns {result, gen, seq, parent, entries, interrupted, next}. The same nonce again is answered from what was
 -- stored. What is refused ('conflict', 'busy', 'queue_full', 'deleted', 'no_parent') leaves no trace.
 
 local T = KEYS[3]
 local turn, nonce, digest, body, by = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[10]
+
+local put_back = ARGV[21] ~= ''
+
+local function own()
+  redis.call('HSET', T, 'nonce', nonce, 'node', ARGV[11], 'lease_replid', REPLID)
+  redis.call('ZADD', LEASES, NOW + ARGV[12], member(turn))
+end
 
 if is_deleted() then return {'deleted'} end
 
@@ -22,6 +30,15 @@ if known[1] then
     local entries = redis.call('XRANGE', LOG, known[6] .. '-0', last .. '-0')
     return {known[3], GEN, seq, known[5], entries, known[7], known[8]}
   end
+  if put_back then
+    local t = redis.call('HMGET', T, 'nonce', 'state')
+    if is_untaken(t[1], t[2]) then
+      if t[2] == 'queued' then return {'busy'} end
+      own()
+      return {'running', GEN, seq, known[5], {}, '', ''}
+    end
+    if t[1] == nonce then return {'running', GEN, seq, known[5], {}, '', ''} end
+  end
   if known[1] ~= digest then return {'conflict'} end
   return {'duplicate', GEN, seq, known[5], {}, '', ''}
 end
@@ -31,14 +48,18 @@ if ARGV[8] == 'leaf' then
   parent = redis.call('HGET', SESSION, 'leaf') or ''
 elseif ARGV[8] ~= 'root' then
   parent = string.sub(ARGV[8], 2)
-  if redis.call('EXISTS', turn_key(parent)) == 0 then return {'no_parent'} end
+  if redis.call('EXISTS', turn_key(parent)) == 0 then
+    if not put_back then return {'no_parent'} end
+    -- Lost, too: the turn hangs on what is left.
+    parent = redis.call('HGET', SESSION, 'leaf') or ''
+  end
 end
 
 local QUEUE = SESSION .. ':queue'
 local cancelled_until = tonumber(redis.call('ZSCORE', KEYS[5], session_id() .. ':' .. turn) or 0)
 local state = ACTIVE == '' and 'running' or 'queued'
 local result = state
-if cancelled_until > NOW then
+if cancelled_until > NOW and not put_back then
   result = 'sealed'
 elseif state == 'queued' then
   if ARGV[9] == 'reject' then return {'busy'} end
@@ -72,9 +93,12 @@ redis.call('HSET', T, 'digest', digest, 'body', body, 'spec', ARGV[6], 'cancelle
   'accept_first', first, 'interrupted', interrupted, 'accept_next', next_turn, 'cancel_after_ms', ARGV[14],
   'state', state, 'nonce', '', 'node', '', 'counter', 0)
 if result == 'running' then
-  redis.call('HSET', T, 'nonce', nonce, 'node', ARGV[11], 'lease_replid', REPLID)
-  redis.call('ZADD', LEASES, NOW + ARGV[12], member(turn))
+  own()
   redis.call('HSET', SESSION, 'active', turn)
+  if cancelled_until > NOW then
+    redis.call('ZREM', KEYS[5], session_id() .. ':' .. turn)
+    ask_to_stop(turn, by, ARGV[13])
+  end
 elseif result == 'queued' then
   redis.call('RPUSH', QUEUE, turn)
   redis.call('ZADD', LEASES, NOW + ARGV[16], member(turn))

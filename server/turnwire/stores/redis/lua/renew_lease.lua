@@ -9,7 +9,7 @@ local t = redis.call('HMGET', KEYS[3], 'nonce', 'state', 'cancel_by', 'at')
 if not t[2] then
   return {is_deleted() and 'gone' or 'lost'}
 end
-if t[1] ~= ARGV[3] then return {'fenced'} end
+if t[1] ~= ARGV[3] then return {is_untaken(t[1], t[2]) and 'lost' or 'fenced'} end
 if t[2] == 'done' or t[2] == 'error' then return {'sealed'} end
 redis.call('HSET', KEYS[3], 'lease_replid', REPLID)
 redis.call('ZADD', LEASES, NOW + ARGV[4], member(ARGV[2]))

@@ -1,0 +1,324 @@
+"""A store that lost the newest it was given: what its writers still have they put back, and what readers see meanwhile.
+
+The store loses by being started again on an earlier state of its file, as a replica that lagged becomes the primary.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any, TypeVar
+
+import orjson
+import pytest
+
+from tests.stores.making import SESSION, key
+from tests.stores.server import StoreServer
+from tests.support.waiting import LOOK_S, PATIENCE_S, until
+from turnwire.app import Node, SystemClock
+from turnwire.core.entries import Content, Delta, Event, Finish, Logged, ProviderEvent
+from turnwire.core.snapshots import folded
+from turnwire.ports import Failure, Model, StepRequest, StoredTurn
+from turnwire.runtime.backend import Opening, Unlearned
+from turnwire.runtime.session_hub import Feed
+from turnwire.settings import Settings
+from turnwire.stores.redis.link import Link
+from turnwire.stores.redis.log import LogLimits, RedisSessionLog
+from turnwire_protocol.commands import TurnCancel, TurnCreate
+from turnwire_protocol.events import TERMINAL_TYPES
+from turnwire_protocol.values import Cursor
+
+SETTINGS = Settings(lease_ms=3_000, renew_ms=200, sweep_ms=200)
+SETTLE_MS = 1_500
+
+Found = TypeVar("Found")
+
+
+async def answered(call: Callable[[], Awaitable[Found]], enough: Callable[[Found], object] = lambda _: True) -> Found:
+    """What the call says once that is enough. A store that is away just now is asked again."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            with suppress(Failure, Unlearned):
+                if enough(found := await call()):
+                    return found
+            await asyncio.sleep(LOOK_S)
+
+
+class Dictated:
+    """A model that says what the test tells it to, and nothing before."""
+
+    def __init__(self) -> None:
+        self.name = "demo"
+        self.requests = 0
+        self.closed = 0
+        self._words: asyncio.Queue[str | None] = asyncio.Queue()
+
+    def say(self, *words: str) -> None:
+        for word in words:
+            self._words.put_nowait(word)
+
+    def finish(self) -> None:
+        self._words.put_nowait(None)
+
+    @asynccontextmanager
+    async def stream(self, request: StepRequest) -> AsyncGenerator[AsyncIterator[Sequence[ProviderEvent]]]:
+        self.requests += 1
+        try:
+            yield self._events()
+        finally:
+            self.closed += 1
+
+    async def _events(self) -> AsyncIterator[Sequence[ProviderEvent]]:
+        while (word := await self._words.get()) is not None:
+            yield [Content(0, "text", word)]
+        yield [Finish("stop")]
+
+
+class Reading:
+    def wake(self) -> None:
+        pass
+
+
+class World:
+    """A node on a store of its own, and the model that it asks."""
+
+    def __init__(self, store: StoreServer, node: Node, log: RedisSessionLog, model: Dictated) -> None:
+        self.store = store
+        self.node = node
+        self.log = log
+        self.model = model
+
+    async def create(self, turn: str = "t1", **fields: Any) -> None:
+        values = {"type": "turn.create", "session": "s1", "turn": turn, "input": [{"type": "text", "text": "hi"}]}
+        await self.node.backend.create_turn("alice", "alice", TurnCreate.model_validate({**values, **fields}))
+
+    async def turns(self) -> dict[str, StoredTurn]:
+        return {stored.turn: stored for stored in (await self.log.read_view(SESSION, 50)).turns}
+
+    async def text(self, turn: str = "t1") -> str:
+        """What the log has of the turn's answer."""
+        stored = (await self.turns()).get(turn)
+        if stored is None:
+            return ""
+        parts = folded(list(stored.entries))[0] if stored.parts is None else orjson.loads(stored.parts)["parts"]
+        return "".join(part["text"] for part in parts)
+
+    async def reaches(self, text: str, turn: str = "t1") -> None:
+        await answered(lambda: self.text(turn), lambda found: found == text)
+
+    async def ended(self, turn: str = "t1") -> Event:
+        """The turn's terminal, once it is there."""
+        turns = await answered(self.turns, lambda turns: turn in turns and turns[turn].terminal is not None)
+        terminal = turns[turn].terminal
+        assert terminal is not None and isinstance(terminal.entry, Event)
+        return terminal.entry
+
+    def resume(self, gen: str | None, seq: int) -> Callable[[], Awaitable[Opening]]:
+        """Open with a cursor behind an entry of t1."""
+        return lambda: self.node.backend.open(SESSION, Cursor(gen=gen, seq=seq, turn="t1"), 50, "o1")
+
+    async def history_is_sound(self) -> list[Logged]:
+        """No holes, one terminal a turn, and nothing of it afterwards."""
+        logged = list((await self.log.read_range(SESSION, 0, 10_000)).entries)
+        assert [entry.seq for entry in logged] == list(range(1, len(logged) + 1))
+        over: set[str | None] = set()
+        for entry in logged:
+            assert entry.entry.turn not in over
+            if not isinstance(entry.entry, Delta) and entry.entry.type in TERMINAL_TYPES:
+                over.add(entry.entry.turn)
+        return logged
+
+
+@pytest.fixture
+async def world(own_store: StoreServer) -> AsyncIterator[World]:
+    limits = LogLimits(lease_ms=SETTINGS.lease_ms, settle_ms=SETTLE_MS)
+    model = Dictated()
+    async with RedisSessionLog(Link(own_store.url), node="here", limits=limits) as log:
+        node = Node(SETTINGS, log, {"demo": Model("demo", model)}, SystemClock())
+        tasks = [asyncio.create_task(work, name=name) for name, work in node.tasks().items()]
+        yield World(own_store, node, log, model)
+        await node.running.abandon()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_the_lost_tail_of_a_running_answer_is_put_back(world: World) -> None:
+    await world.create()
+    world.model.say("one ", "two ")
+    await world.reaches("one two ")
+    gen = (await world.log.read_view(SESSION, 1)).gen
+    world.store.keep()
+    world.model.say("three ", "four ")
+    await world.reaches("one two three four ")
+    world.store.go_back()
+    world.model.say("five")
+    await world.reaches("one two three four five")
+    assert (await world.log.read_view(SESSION, 1)).gen != gen
+    world.model.finish()
+    assert orjson.loads((await world.ended()).body)["finish_reason"] == "stop"
+    await world.history_is_sound()
+    assert world.model.requests == 1
+
+
+async def test_the_lost_tail_is_put_back_while_the_model_is_silent(world: World) -> None:
+    """Nobody appends: the renewal that follows the new connection finds it."""
+    await world.create()
+    world.model.say("one ")
+    await world.reaches("one ")
+    world.store.keep()
+    world.model.say("two")
+    await world.reaches("one two")
+    world.store.go_back()
+    await world.reaches("one two")
+    assert world.model.requests == 1
+
+
+@pytest.mark.parametrize("silent", [False, True])
+async def test_a_turn_that_the_store_forgot_is_accepted_again_with_all_that_it_said(world: World, silent: bool) -> None:
+    world.store.keep()
+    await world.create()
+    world.model.say(*(f"{number} " for number in range(700)))
+    whole = "".join(f"{number} " for number in range(700))
+    await world.reaches(whole)
+    world.store.go_back()
+    if not silent:
+        world.model.say("and on")
+        whole += "and on"
+    await world.reaches(whole)
+    world.model.finish()
+    assert (await world.ended()).type == "turn.done"
+    await world.history_is_sound()
+    assert world.model.requests == 1
+
+
+async def test_an_end_that_the_store_forgot_is_written_again_and_the_model_is_not_asked_again(world: World) -> None:
+    await world.create()
+    world.model.say("one ")
+    await world.reaches("one ")
+    world.store.keep()
+    world.model.say("two")
+    world.model.finish()
+    first = await world.ended()
+    world.store.go_back()
+    again = await world.ended()
+    assert again.body == first.body
+    assert await world.text() == "one two"
+    await world.history_is_sound()
+    assert world.model.requests == 1
+
+
+async def test_a_whole_turn_that_is_over_and_was_forgotten_is_put_back(world: World) -> None:
+    world.store.keep()
+    await world.create()
+    world.model.say("all of it")
+    world.model.finish()
+    first = await world.ended()
+    world.store.go_back()
+    assert (await world.ended()).body == first.body
+    assert await world.text() == "all of it"
+    await world.history_is_sound()
+
+
+async def test_two_turns_in_a_row_that_were_forgotten_come_back_in_their_order(world: World) -> None:
+    """The second finds the first in its place, until that one's end is back."""
+    await world.create("t1")
+    world.model.say("first")
+    await world.reaches("first")
+    world.store.keep()
+    world.model.finish()
+    await world.ended("t1")
+    await world.create("t2")
+    world.model.say("second")
+    await world.reaches("second", "t2")
+    world.store.go_back()
+    world.model.say(" goes on")
+    await world.reaches("second goes on", "t2")
+    world.model.finish()
+    assert (await world.ended("t2")).type == "turn.done"
+    assert (await world.turns())["t2"].parent == "t1"
+    await world.history_is_sound()
+    assert world.model.requests == 2
+
+
+async def test_a_promoted_turn_whose_start_was_forgotten_is_not_asked_for_twice(world: World) -> None:
+    await world.create("t1")
+    world.model.say("first")
+    await world.reaches("first")
+    await world.create("t2", on_busy="queue")
+    world.store.keep()
+    world.model.finish()
+    await world.ended("t1")
+    world.model.say("second")
+    await world.reaches("second", "t2")
+    # The promotion, the taking and all that was said are lost; the turn itself waits in the queue as before.
+    world.store.go_back()
+    world.model.say(" goes on")
+    world.model.finish()
+    assert (await world.ended("t2")).type == "turn.done"
+    assert await world.text("t2") == "second goes on"
+    await world.history_is_sound()
+    assert world.model.requests == 2
+
+
+async def test_a_cancel_that_comes_before_the_turn_is_back_is_kept(world: World) -> None:
+    world.store.keep()
+    await world.create()
+    world.model.say("one ")
+    await world.reaches("one ")
+    world.store.go_back()
+    cancel = TurnCancel(type="turn.cancel", session="s1", turn="t1")
+    result = await answered(lambda: world.node.backend.cancel_turn("alice", "bob", cancel))
+    assert result in ("pending", "cancelling")
+    assert orjson.loads((await world.ended()).body)["finish_reason"] == "cancelled"
+    assert await world.text() == "one "
+    await until(lambda: world.model.closed == 1)
+
+
+async def test_a_deleted_session_does_not_rise_from_its_writers_memory(world: World) -> None:
+    await world.create()
+    world.model.say("one ")
+    await world.reaches("one ")
+    await world.node.backend.delete_session(SESSION)
+    world.store.keep()
+    world.store.go_back()
+    await until(lambda: world.model.closed == 1)
+    world.node.running.look_now()
+    await until(lambda: not world.node.running.runs(key()))
+    assert (await world.log.read_view(SESSION, 1)).gen is None
+
+
+async def test_a_reader_is_not_told_of_a_loss_that_is_made_good(world: World) -> None:
+    """A live feed waits for what is put back, and so does the resume of a client that had seen it."""
+    world.store.keep()
+    await world.create()
+    world.model.say("one ", "two ")
+    await world.reaches("one two ")
+    feed: Feed = await world.node.hub.attach(SESSION, Reading())
+    gen, tail = feed.gen, feed.tail
+    assert gen is not None and tail > 2
+    gens: set[str | None] = {gen}
+    restart = feed.restart
+
+    def told(gen: str | None, head: int) -> None:
+        gens.add(gen)
+        restart(gen, head)
+
+    feed.restart = told  # what readers would be told
+    world.store.go_back()
+    opening = await answered(world.resume(gen, tail))
+    assert [frame["turn"] for frame in opening.frames] == ["t1", "t1"]
+    assert opening.frames[0]["mode"] == "snapshot" and opening.frames[1]["parts"][0]["text"] == "one two "
+    await until(lambda: feed.gen != gen)
+    assert None not in gens
+
+
+async def test_what_nobody_can_put_back_is_told_as_gone(world: World) -> None:
+    world.store.keep()
+    await world.create()
+    world.model.say("one ")
+    await world.reaches("one ")
+    place = await world.log.read_range(SESSION, 0, 10)
+    await world.node.running.abandon()  # its writer died with it
+    world.store.go_back()
+    opening = await answered(world.resume(place.gen, place.head))
+    assert (opening.gen, opening.seq, len(opening.frames)) == (None, 0, 1)
