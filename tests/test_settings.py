@@ -75,6 +75,7 @@ SAMPLES: dict[str, tuple[object, object]] = {
     "auth": ("anonymous", "anonymous"),
     "model": ("demo/slow", "demo/slow"),
     "demo_models": (True, True),
+    "replicas": (2, 2),
 }
 
 

@@ -44,7 +44,7 @@ from turnwire.stores.redis.embedded import start_embedded
 from turnwire.stores.redis.link import Link
 from turnwire.stores.redis.log import LogLimits, RedisSessionLog
 from turnwire.transports.http_api import HttpApi
-from turnwire.transports.pages import page_routes
+from turnwire.transports.pages import Readiness, page_routes
 from turnwire.transports.uvicorn_protocol import TurnwireProtocol
 from turnwire.transports.websocket import WebSocketEndpoint
 from turnwire_protocol.codec import Codec
@@ -149,15 +149,17 @@ class Node:
             "reaper": self.reaper.run(),
         }
 
-    async def ready(self) -> str | None:
-        """None, or why this node should get no new clients."""
+    async def ready(self) -> Readiness:
+        """Whether this node should get new clients."""
+        reason = None
         if self.backend.draining:
-            return "draining"
-        try:
-            await self._log.ping()
-        except Failure:
-            return "the store does not answer"
-        return None
+            reason = "draining"
+        else:
+            try:
+                await self._log.ping()
+            except Failure:
+                reason = "the store does not answer"
+        return Readiness(reason, self._log.unreplicated)
 
     def application(self) -> Starlette:
         return Starlette(routes=[WebSocketRoute("/v1/ws", self.endpoint), self.api.mount(), *page_routes(self.ready)])
@@ -191,13 +193,25 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
-    """Run a node until it is told to stop. `announce` gets the banner. Raises StartError.
+def run(work: Coroutine[Any, Any, None]) -> None:
+    """Run to the end, on uvloop where there is one."""
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(work)
+    else:
+        uvloop.run(work)
+
+
+async def serve(settings: Settings, announce: Callable[[str], None], listening: socket.socket | None = None) -> None:
+    """Run a node until it is told to stop. `announce` gets the banner; `listening` is `listen`'s, for several nodes on
+    one port. Raises StartError.
 
     SIGTERM and Ctrl-C drain; a second one ends at once.
     """
     async with AsyncExitStack() as stack:
-        listening = _listen(settings)
+        if listening is None:
+            listening = listen(settings)
         stack.callback(listening.close)
         store = await stack.enter_async_context(_open_store(settings))
         models = await stack.enter_async_context(_open_models(settings))
@@ -234,7 +248,7 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
             raise StartError(f"The node stopped, because {background.result()}.")
 
 
-def _listen(settings: Settings) -> socket.socket:
+def listen(settings: Settings) -> socket.socket:
     """The listening socket, bound before anything else is started, so that a busy port costs nothing."""
     try:
         return socket.create_server((settings.host, settings.port), backlog=BACKLOG, reuse_port=False)
@@ -366,6 +380,8 @@ def _banner(settings: Settings, store: Store, models: Mapping[str, Model], liste
         "auth": auth,
         "socket": f"ws://{host}:{port}/v1/ws",
     }
+    if settings.workers > 1:
+        rows["workers"] = f"{settings.workers} processes"
     lines = [f"  {name:<7} {text}" for name, text in rows.items()]
     version = metadata.version("turnwire")
     return "\n".join([f"Turnwire {version}", *lines, f"Ready: open http://{host}:{port}"])

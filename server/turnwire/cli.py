@@ -9,7 +9,6 @@ import json
 import os
 import re
 import sys
-from collections.abc import Coroutine
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, cast
@@ -27,6 +26,7 @@ Host = Annotated[str | None, typer.Option(help="Address to listen on (TURNWIRE_H
 Port = Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one (TURNWIRE_PORT).")]
 RedisUrl = Annotated[str | None, typer.Option(help="A Redis 7 or Valkey, else one is started (TURNWIRE_REDIS_URL).")]
 DataDir = Annotated[Path | None, typer.Option(help="Where the started store lives (TURNWIRE_DATA_DIR).")]
+Workers = Annotated[int | None, typer.Option(help="Processes that serve, on one port (TURNWIRE_WORKERS).")]
 Address = Annotated[str, typer.Argument(help="The server: ws://, http:// or just host:port.")]
 Once = Annotated[str | None, typer.Option(help="Send this, print the answer and nothing else, and leave.")]
 ModelName = Annotated[str | None, typer.Option(help="One of the server's models, else its default.")]
@@ -48,22 +48,25 @@ def serve(
     port: Port = None,
     redis_url: RedisUrl = None,
     data_dir: DataDir = None,
+    workers: Workers = None,
     config: Config = None,
 ) -> None:
     """Run a server until Ctrl-C or SIGTERM."""
     from turnwire import telemetry
-    from turnwire.app import StartError
+    from turnwire.app import StartError, run
     from turnwire.app import serve as serve_until_stopped
     from turnwire.settings import SettingsError, load
+    from turnwire.workers import supervise
 
-    given = {"host": host, "port": port, "redis_url": redis_url, "data_dir": data_dir}
+    given = {"host": host, "port": port, "redis_url": redis_url, "data_dir": data_dir, "workers": workers}
     try:
         settings = load(config, given)
     except SettingsError as error:
         _give_up(str(error), 2)
     telemetry.configure(settings.log_level)
     try:
-        _run(serve_until_stopped(settings, lambda text: print(text, flush=True)))
+        until_stopped = serve_until_stopped if settings.workers == 1 else supervise
+        run(until_stopped(settings, lambda text: print(text, flush=True)))
     except StartError as error:
         _give_up(str(error), 1)
 
@@ -130,16 +133,6 @@ def _toml(value: Any) -> str:
 
 def _toml_key(name: str) -> str:
     return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name, ensure_ascii=False)
-
-
-def _run(work: Coroutine[Any, Any, None]) -> None:
-    """On uvloop, where there is one."""
-    try:
-        import uvloop
-    except ImportError:
-        asyncio.run(work)
-    else:
-        uvloop.run(work)
 
 
 def _give_up(why: str, code: int) -> NoReturn:

@@ -76,7 +76,7 @@ class SessionLog(Protocol):
 
     async def seal_many(self, batches: Sequence[Batch]) -> Sequence[Appended]:
         """The same for batches that end turns, beside append_many. Where the store has replicas, the answers come when
-        a replica has the terminals too, or after a while without: that is logged, and shown by `lag`."""
+        a replica has the terminals too, or after a while without: that is logged, and counted in `unreplicated`."""
         ...
 
     async def renew_leases(self, leases: Sequence[tuple[TurnKey, str]]) -> Sequence[Renewed]: ...
@@ -138,6 +138,11 @@ class SessionLog(Protocol):
     def history(self) -> str:
         """Names the store's history as this node last saw it: another name after a restart or failover of the store,
         when the newest of what was written may be gone."""
+        ...
+
+    @property
+    def unreplicated(self) -> int:
+        """How many terminals too few replicas confirmed in time, since this node came up."""
         ...
 
     @property

@@ -44,7 +44,7 @@ async def test_it_says_what_it_runs_on_and_answers_probes_and_page(tmp_path: Pat
             assert word in node.banner
         assert (await asyncio.to_thread(get, f"{node.http_url}/livez"))[0] == 200
         status, _, body = await asyncio.to_thread(get, f"{node.http_url}/readyz")
-        assert (status, json.loads(body)) == (200, {"ready": True, "reason": None})
+        assert (status, json.loads(body)) == (200, {"ready": True, "reason": None, "ends_not_replicated": 0})
         status, headers, body = await asyncio.to_thread(get, f"{node.http_url}/")
         assert status == 200 and b"<html" in body
         assert "default-src 'none'" in headers["content-security-policy"]

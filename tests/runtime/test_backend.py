@@ -97,7 +97,7 @@ async def test_a_queue_has_an_end(node: Node) -> None:
 async def test_a_node_that_drains_takes_no_turn(node: Node) -> None:
     node.backend.draining = True
     assert await refused(node, create()) == "draining"
-    assert await node.ready() == "draining"
+    assert (await node.ready()).reason == "draining"
 
 
 async def test_a_store_that_is_away_is_no_answer(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,7 +136,7 @@ async def test_a_seal_whose_reply_was_lost_still_names_the_next_turn(log: RedisS
     await log.accept_turn(request(key("t2"), on_busy="queue"))
     seal = sealing()
     await append(log, batch(entries=[]))
-    drop_replies(log._appends)
+    drop_replies(log._appends.lanes[0])
 
     assert (await append(log, seal)).result == "away"
     answer = await append(log, seal)

@@ -190,3 +190,21 @@ async def test_a_connection_that_only_looks_alive_is_noticed(
         wire.data_received = lambda data: None  # half open: nothing arrives any more
 
         assert await next_of(log) == Nudge("reset")
+
+
+async def test_a_fault_that_would_end_the_nudges_silently_comes_out(
+    log: RedisSessionLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken() -> None:
+        raise ZeroDivisionError
+
+    async def read() -> None:
+        async for _ in log.nudges():
+            pass
+
+    reading = asyncio.create_task(read())
+    monkeypatch.setattr(log._nudges, "_subscribe_all", broken)
+    assert log._nudges._wire is not None
+    log._nudges._wire.close()
+    with pytest.raises(ZeroDivisionError):
+        await asyncio.wait_for(reading, 20)

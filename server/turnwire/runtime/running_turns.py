@@ -2,7 +2,7 @@
 
 A turn is here from the moment its lease is this node's until its terminal is in the log. While it is here its lease is
 renewed; when a renewal says that a cancel is stored, or that the lease is another's, its runner is told. A runner that
-is beyond all its own deadlines hangs, and its lease is left to run out like a dead node's.
+is beyond all its own deadlines hangs: it is told to end, and its lease is left to run out in case that it cannot.
 
 A renewal also shows what a store that lost its newest writes does not know any more. Whoever still has that puts it
 back: running turns at once, and those that ended lately when the store's history has changed.
@@ -183,6 +183,7 @@ class RunningTurns:
         for writer in self._writers.values():
             if writer.hangs(now_ms):
                 _log.error("runner_hangs", turn=writer.key.turn)
+                writer.tell("hung")
             elif not writer.ended.done():
                 writers.append(writer)
         for writer, answer in zip(writers, await self._renewed(writers), strict=True):

@@ -215,6 +215,8 @@ class TurnRunner:
             now_ms = self._clock.monotonic_ms()
             entries = self.turn.done("cancelled", now_ms, upstream_stopped=upstream_stopped)
             return Ending(entries, self._seal("done"))
+        if why == "hung":
+            return self._sealed_with_error(Failure("timeout_total"))
         if why == "full":
             return self._sealed_with_error(Failure("store_full"))
         if why == "store_away":

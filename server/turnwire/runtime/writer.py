@@ -26,8 +26,9 @@ ENTRIES_MAX: Final = 512
 PENDING_CHARS_MAX: Final = 262_144
 """What one writer may hold before its producer has to wait."""
 
-Stopped = Literal["cancel", "fenced", "sealed", "gone", "lost", "full", "store_away", "draining"]
-"""Why a producer should stop: a stored cancel, a node that goes down, or a log that does not take its entries."""
+Stopped = Literal["cancel", "hung", "draining", "fenced", "sealed", "gone", "lost", "full", "store_away"]
+"""Why a producer should stop: a stored cancel, its own deadlines, a node that goes down, or a log that does not take
+its entries."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,6 +115,7 @@ class Settings(_Frozen):
     host: Annotated[str, StringConstraints(min_length=1)] = "127.0.0.1"
     port: Annotated[Whole, Field(ge=0, le=65_535)] = 8_000
     allowed_origins: tuple[str, ...] = ()
+    workers: Annotated[Whole, Field(ge=1, le=64)] = 1
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     drain_ms: Annotated[Whole, Field(ge=0, le=3_600_000)] = 30_000
     hello_ms: Millis = 5_000
@@ -217,8 +218,8 @@ class Settings(_Frozen):
 
 
 PLACES: Final[dict[str, tuple[str, str]]] = {
-    **{name: ("server", name) for name in ("host", "port", "allowed_origins", "log_level", "drain_ms", "hello_ms")},
-    **{name: ("server", name) for name in ("ping_ms", "send_timeout_ms")},
+    **{name: ("server", name) for name in ("host", "port", "workers", "allowed_origins", "log_level", "drain_ms")},
+    **{name: ("server", name) for name in ("hello_ms", "ping_ms", "send_timeout_ms")},
     **{name: ("store", name) for name in ("data_dir", "replicas", "lease_ms", "renew_ms", "sweep_ms")},
     "redis_url": ("store", "url_env"),
     "store_grace_ms": ("store", "grace_ms"),

@@ -8,7 +8,7 @@ not run a script, load from elsewhere or send anything there.
 import gzip
 import re
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import PurePath
@@ -17,9 +17,6 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
-
-Ready = Callable[[], Awaitable[str | None]]
-"""None when this node can serve, else the reason why not, fit for anyone to read."""
 
 MEDIA_TYPES: Final = {
     ".css": "text/css; charset=utf-8",
@@ -52,6 +49,19 @@ HOST: Final = re.compile(r"[\w.-]+(:\d+)?|\[[\da-fA-F:]+\](:\d+)?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
+class Readiness:
+    """What /readyz says, fit for anyone to read."""
+
+    reason: str | None
+    """Why this node cannot serve; None when it can."""
+    ends_not_replicated: int = 0
+    """How many turns ended here whose ends the store's replicas did not confirm in time. It serves all the same."""
+
+
+Ready = Callable[[], Awaitable[Readiness]]
+
+
+@dataclass(frozen=True, slots=True)
 class Body:
     """One form of a file. `tag` is a strong entity tag: other bytes have another."""
 
@@ -71,8 +81,9 @@ def page_routes(ready: Ready) -> list[Route]:
         return PlainTextResponse("alive\n")
 
     async def readyz(_request: Request) -> Response:
-        reason = await ready()
-        return JSONResponse({"ready": reason is None, "reason": reason}, status_code=200 if reason is None else 503)
+        found = await ready()
+        is_ready = found.reason is None
+        return JSONResponse({"ready": is_ready, **asdict(found)}, status_code=200 if is_ready else 503)
 
     return [Route("/livez", livez), Route("/readyz", readyz), *_file_routes()]
 

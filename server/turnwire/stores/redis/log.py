@@ -15,9 +15,7 @@ from types import TracebackType
 from typing import Final, Self
 
 import orjson
-import structlog
 
-from turnwire.core.entries import Event
 from turnwire.core.log_values import (
     Accepted,
     AcceptRequest,
@@ -45,6 +43,7 @@ from turnwire.core.log_values import (
 from turnwire.ports import Failure
 from turnwire.stores.redis import scripts
 from turnwire.stores.redis.address import StartError
+from turnwire.stores.redis.appends import Appends
 from turnwire.stores.redis.keys import (
     cancels_name,
     idle_indexes,
@@ -58,10 +57,8 @@ from turnwire.stores.redis.keys import (
 )
 from turnwire.stores.redis.link import Lane, Link, failure_of
 from turnwire.stores.redis.nudges import NudgeReader
-from turnwire.stores.redis.records import packed
 from turnwire.stores.redis.replies import (
     accepted_of,
-    appended_of,
     cancelled_of,
     deleted_of,
     range_of,
@@ -72,7 +69,7 @@ from turnwire.stores.redis.replies import (
 )
 from turnwire.stores.redis.scripts import fresh_gen
 from turnwire.stores.redis.sessions import SessionReads
-from turnwire.stores.redis.wire import LOST, Command, Reply, StoreError, is_no_answer
+from turnwire.stores.redis.wire import LOST, Reply, is_no_answer
 
 PIPELINE_MAX: Final = 500
 """Commands in one pipeline of renewals or looks."""
@@ -80,16 +77,6 @@ PIPELINE_MAX: Final = 500
 EXPIRE_EVERY_MS: Final = 60_000
 EXPIRE_SESSIONS_MAX: Final = 32
 """Sessions that one node removes in one pass; more wait for the next."""
-
-WAIT_MS: Final = 500
-"""How long a terminal waits for replicas."""
-WAIT_AGAIN_MS: Final = 5_000
-"""After replicas did not keep up: when they are waited for again."""
-
-_AWAY: Final = Appended("away")
-_FULL: Final = Appended("full")
-
-_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,16 +114,14 @@ class RedisSessionLog:
         self._link = link
         self._node = node
         self._limits = limits or LogLimits()
-        self._appends = Lane(link, "appends")
-        self._seals = Lane(link, "seals")
+        self._appends = Appends(link, replicas=self._limits.replicas, idle_ms=self._limits.idle_ms)
         self._calls = Lane(link, "calls")
         self._reads = Lane(link, "reads")
+        self._lanes = (*self._appends.lanes, self._calls, self._reads)
         self._sessions = SessionReads(self._reads, bytes_max=self._limits.read_bytes_max)
         self._nudges = NudgeReader(link, node)
         self._expire_after_s = time.monotonic() + EXPIRE_EVERY_MS / 1000
         self._following: asyncio.Task[None] | None = None
-        self._no_wait_until_s = 0.0
-        self.unreplicated = 0
         self.version = ""
         """The store's name and version, once it was entered."""
 
@@ -146,7 +131,8 @@ class RedisSessionLog:
             await self._nudges.open()
         except Failure as failure:
             raise StartError(f"The store went away while it was being opened: {failure.detail}.") from failure
-        self._following = asyncio.create_task(self._link.follow_primary(), name="follow primary")
+        following = asyncio.create_task(self._link.follow_primary(), name="follow primary")
+        self._following = self._nudges.supervised(following)
         return self
 
     async def __aexit__(
@@ -156,19 +142,23 @@ class RedisSessionLog:
             self._following.cancel()
             await asyncio.gather(self._following, return_exceptions=True)
         await self._nudges.aclose()
-        for lane in (self._appends, self._seals, self._calls, self._reads):
+        for lane in self._lanes:
             await lane.aclose()
         self._link.close()
 
     async def ping(self) -> None:
         if not self._nudges.subscribed:
             raise Failure("store_away", "the subscription is lost")
-        for lane in (self._appends, self._seals, self._calls, self._reads):
+        for lane in self._lanes:
             await lane.one(("PING",))
 
     @property
     def history(self) -> str:
         return self._link.history
+
+    @property
+    def unreplicated(self) -> int:
+        return self._appends.unreplicated
 
     @property
     def unsettled(self) -> bool:
@@ -211,54 +201,10 @@ class RedisSessionLog:
         return accepted_of(reply)
 
     async def append_many(self, batches: Sequence[Batch]) -> Sequence[Appended]:
-        return await self._append(self._appends, batches)
+        return await self._appends.append_many(batches)
 
     async def seal_many(self, batches: Sequence[Batch]) -> Sequence[Appended]:
-        replicas = self._limits.replicas
-        if replicas == 0 or time.monotonic() < self._no_wait_until_s:
-            self.unreplicated += len(batches) if replicas else 0
-            return await self._append(self._seals, batches)
-        wait: Command = ("WAIT", replicas, WAIT_MS)
-        return await self._append(self._seals, batches, wait)
-
-    async def _append(self, lane: Lane, batches: Sequence[Batch], wait: Command | None = None) -> Sequence[Appended]:
-        gen = fresh_gen()
-        commands = [self._append_command(batch, gen) for batch in batches]
-        try:
-            replies = await lane.run(commands if wait is None else [*commands, wait])
-        except Failure:  # nothing was sent
-            return [_AWAY] * len(batches)
-        if wait is not None:
-            self._note_reached(replies.pop(), len(batches))
-        return [_refused(reply) if is_no_answer(reply) else appended_of(reply) for reply in replies]
-
-    def _note_reached(self, reached: Reply, seals: int) -> None:
-        """How many replicas have the terminals. Too few is told, and for a while nothing waits for them: a replica that
-        is gone must not hold up every answer's end. What it lacks when it takes over, writers put back."""
-        if not is_no_answer(reached) and reached >= self._limits.replicas:
-            return
-        self.unreplicated += seals
-        self._no_wait_until_s = time.monotonic() + WAIT_AGAIN_MS / 1000
-        _log.warning("ends_not_replicated", turns=seals)
-
-    def _append_command(self, batch: Batch, gen: str) -> Command:
-        key = batch.key
-        entries = batch.entries
-        session, leases, turn = turn_keys(key)
-        head = (gen, key.turn, batch.nonce, batch.batch, str(batch.counter), str(len(entries)))
-        if batch.seal is None and batch.park_until_ms is None:
-            return ("EVALSHA", scripts.APPEND.sha, "3", session, leases, turn, *head, *packed(entries))
-        keys = (session, leases, turn, sessions_name(key.owner), idle_name(key.owner))
-        idle_ms = self._limits.idle_ms
-        if batch.seal is not None:
-            terminal = entries[-1]
-            assert isinstance(terminal, Event)
-            tail = (batch.seal.state, batch.seal.record, terminal.type, terminal.body, idle_ms)
-            return scripts.SEAL.command(keys, (*head, *packed(entries), *tail))
-        asked = [
-            entry.fields["request"] for entry in entries if isinstance(entry, Event) and entry.type == "turn.asked"
-        ]
-        return scripts.PARK.command(keys, (*head, *packed(entries), batch.park_until_ms or 0, idle_ms, *asked))
+        return await self._appends.seal_many(batches)
 
     async def renew_leases(self, leases: Sequence[tuple[TurnKey, str]]) -> Sequence[Renewed]:
         gen = fresh_gen()
@@ -391,14 +337,3 @@ class RedisSessionLog:
         flat = await self._calls.one(scripts.LIST_DUE.command(indexes, (count_max,)))
         due = sorted(zip(flat[1::2], flat[::2], strict=True), key=lambda found: float(found[0]))
         return [member for _, member in due[:count_max]]
-
-
-def _refused(reply: Reply) -> Appended:
-    if not isinstance(reply, StoreError):
-        return _AWAY
-    if reply.code == "OOM":
-        return _FULL
-    failure = failure_of(reply)
-    if failure.kind == "internal":
-        _log.error("append_failed", detail=failure.detail)
-    return _AWAY

@@ -9,7 +9,6 @@ Nothing is done per message but to keep its bytes: this node hears all that it a
 """
 
 import asyncio
-import contextlib
 import random
 from collections import deque
 from collections.abc import AsyncIterator
@@ -49,19 +48,30 @@ class NudgeReader:
         self._ready = asyncio.Event()
         self._lost = asyncio.Event()
         self._keeping: asyncio.Task[None] | None = None
+        self._fault: BaseException | None = None
 
     async def open(self) -> None:
         """Connect and subscribe. Raises Failure when the store does not answer."""
         await self._subscribe_all()
-        self._keeping = asyncio.create_task(self._keep(), name="nudges")
+        self._keeping = self.supervised(asyncio.create_task(self._keep(), name="nudges"))
 
     async def aclose(self) -> None:
         if self._keeping is not None:
             self._keeping.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._keeping
+            await asyncio.gather(self._keeping, return_exceptions=True)
         if self._wire is not None:
             self._wire.close()
+
+    def supervised(self, task: asyncio.Task[None]) -> asyncio.Task[None]:
+        """Let the fault of a task that is to run for ever come out of `nudges`, whose reader ends the node with it."""
+
+        def on_done(done: asyncio.Task[None]) -> None:
+            if not done.cancelled() and (error := done.exception()) is not None:
+                self._fault = error
+                self._wake.set()
+
+        task.add_done_callback(on_done)
+        return task
 
     @property
     def subscribed(self) -> bool:
@@ -90,10 +100,12 @@ class NudgeReader:
             self._wire.send([("UNSUBSCRIBE", name)])
 
     async def nudges(self) -> AsyncIterator[Nudge]:
-        """For one reader. Never ends by itself."""
+        """For one reader. Never ends by itself, but with a fault of ours."""
         while True:
             await self._wake.wait()
             self._wake.clear()
+            if self._fault is not None:
+                raise self._fault
             if self._reset:
                 self._reset = False
                 yield Nudge("reset")
