@@ -1,0 +1,151 @@
+"""Break each guard once and see that some test fails; the table goes to docs/reliability.md.
+
+Each mutant runs on a copy of the server's package, which stands before the real one on the import path, so that many
+can be tried side by side and the working tree is never touched. Tests that know the file best go first, and the first
+one that fails ends a mutant. One that makes the tests hang is caught, too.
+
+    python -m tests.mutants                 all of them
+    python -m tests.mutants take_turn hub   those of files whose names hold one of these words
+"""
+
+import argparse
+import asyncio
+import os
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from tests.mutants.mutations import Mutant, mutants_of
+from tests.support.report import write_table
+
+ROOT: Final = Path(__file__).parents[2]
+PACKAGE: Final = ROOT / "server" / "turnwire"
+SCRIPTS: Final = PACKAGE / "stores" / "redis" / "lua"
+MODULES: Final = (
+    PACKAGE / "core" / "replay.py",
+    PACKAGE / "runtime" / "session_hub.py",
+    PACKAGE / "runtime" / "writer.py",
+    PACKAGE / "runtime" / "reaper.py",
+)
+TIMEOUT_S: Final = 300
+SUITES: Final[dict[str, tuple[Sequence[str], ...]]] = {
+    "lua": (
+        [f"tests/stores/test_{name}.py" for name in ("model", "accept", "append", "take", "park", "cancel", "at_rest")],
+        ["tests/stores", "tests/runtime"],
+    ),
+    "core": (["tests/core"], ["tests/runtime"]),
+    "runtime": (["tests/runtime"], ["tests/end_to_end", "tests/conformance"]),
+}
+"""By the folder of the mutated file: which tests are asked, one suite after the other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    mutant: Mutant
+    caught_by: str
+    """The test that failed; empty when none did."""
+
+
+class Bench:
+    """A copy of the package for one mutant at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        shutil.copytree(PACKAGE, folder / "turnwire", ignore=shutil.ignore_patterns("__pycache__"))
+
+    async def try_out(self, mutant: Mutant) -> Verdict:
+        place = self._folder / "turnwire" / mutant.path.relative_to(PACKAGE)
+        whole = place.read_text(encoding="utf-8")
+        place.write_text(mutant.text, encoding="utf-8")
+        try:
+            for suite in SUITES[mutant.path.parent.name]:
+                caught_by = await self._run(suite)
+                if caught_by:
+                    return Verdict(mutant, caught_by)
+            return Verdict(mutant, "")
+        finally:
+            place.write_text(whole, encoding="utf-8")
+
+    async def _run(self, tests: Sequence[str]) -> str:
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(self._folder), "PYTHONDONTWRITEBYTECODE": "1"},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            said, _ = await asyncio.wait_for(process.communicate(), TIMEOUT_S)
+        except TimeoutError:
+            os.killpg(process.pid, 9)
+            await process.wait()
+            return "the tests hang"
+        if process.returncode == 0:
+            return ""
+        failed = re.search(r"^(?:FAILED|ERROR) tests/(\S+)", said.decode(errors="replace"), re.MULTILINE)
+        return failed[1] if failed else f"pytest ended with {process.returncode}"
+
+
+async def run(mutants: Sequence[Mutant], workers: int) -> list[Verdict]:
+    waiting: asyncio.Queue[Mutant] = asyncio.Queue()
+    for mutant in mutants:
+        waiting.put_nowait(mutant)
+    verdicts: list[Verdict] = []
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with tempfile.TemporaryDirectory() as folder, Progress(*columns) as progress:
+        bar = progress.add_task("mutants", total=len(mutants))
+
+        async def work(number: int) -> None:
+            bench = Bench(Path(folder) / str(number))
+            while not waiting.empty():
+                mutant = waiting.get_nowait()
+                verdict = await bench.try_out(mutant)
+                verdicts.append(verdict)
+                progress.advance(bar)
+                if not verdict.caught_by:
+                    progress.console.print(f"NOT CAUGHT {mutant.named}: {mutant.was} -> {mutant.becomes}")
+
+        await asyncio.gather(*(work(number) for number in range(workers)))
+    return sorted(verdicts, key=lambda verdict: (verdict.mutant.path, verdict.mutant.line, verdict.mutant.becomes))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
+    parser.add_argument("words", nargs="*", help="only files whose names hold one of these")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--list", action="store_true", help="print the mutants and stop")
+    given = parser.parse_args()
+    files = [path for path in (*sorted(SCRIPTS.glob("*.lua")), *MODULES) if _is_wanted(path, given.words)]
+    mutants = [mutant for path in files for mutant in mutants_of(path)]
+    if given.list:
+        for mutant in mutants:
+            print(f"{mutant.named}\t{mutant.was}\t{mutant.becomes}")
+        return 0
+    began = time.monotonic()
+    verdicts = asyncio.run(run(mutants, given.workers))
+    left = [verdict for verdict in verdicts if not verdict.caught_by]
+    print(f"{len(verdicts) - len(left)} of {len(verdicts)} caught in {time.monotonic() - began:.0f} s")
+    if not given.words:
+        rows = [
+            (v.mutant.named, f"`{v.mutant.was}`", f"`{v.mutant.becomes}`", v.caught_by or "**none**") for v in verdicts
+        ]
+        write_table("mutants", ("where", "condition", "becomes", "caught by"), rows)
+    return 1 if left else 0
+
+
+def _is_wanted(path: Path, words: Sequence[str]) -> bool:
+    return not words or any(word in path.name for word in words)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
