@@ -12,7 +12,7 @@ from tests.stores.making import key, request
 from tests.stores.server import StoreServer
 from turnwire.core.log_values import Nudge
 from turnwire.ports import Failure
-from turnwire.stores.redis.address import StartError, address_of
+from turnwire.stores.redis.address import Sentinels, StartError, address_of
 from turnwire.stores.redis.link import Lane, Link
 from turnwire.stores.redis.log import RedisSessionLog
 
@@ -40,9 +40,28 @@ def test_an_address_is_read_from_its_url() -> None:
     assert default.verify_mode == ssl.CERT_REQUIRED
 
 
+def test_an_address_may_be_the_sentinels() -> None:
+    found = address_of("redis+sentinel://me:s%20ecret@a.example:26380,b.example,[::1]:7/my%20store/3")
+    assert found.sentinels == Sentinels(
+        (("a.example", 26_380), ("b.example", 26_379), ("::1", 7)), "my store", None, None
+    )
+    assert (found.db, found.username, found.password, found.tls) == (3, "me", "s ecret", None)
+    assert found.described == "my store of the Sentinels a.example:26380, b.example:26379, ::1:7"
+    secure = address_of("rediss+sentinel://a/m?sentinel_username=u&sentinel_password=p&ssl_cert_reqs=none")
+    assert secure.sentinels == Sentinels((("a", 26_379),), "m", "u", "p")
+    assert secure.tls is not None and secure.tls.verify_mode == ssl.CERT_NONE
+
+
 @pytest.mark.parametrize(
     ("url", "said"),
     [
+        ("redis+sentinel://a.example", "NAME_OF_THE_MASTER"),
+        ("redis+sentinel:///m", "NAME_OF_THE_MASTER"),
+        ("redis+sentinel://a:x/m", "'a:x' is no host:port"),
+        ("redis+sentinel://a:70000/m", "is no host:port"),
+        ("redis+sentinel://a,/m", "is no host:port"),
+        ("redis+sentinel://a/m/x", "cannot be read"),
+        ("redis+sentinel://a/m?retries=3", "not known: retries"),
         ("http://store.example", "must begin with redis://"),
         ("redis://store.example?retries=3", "not known: retries"),
         ("redis://store.example?db=x", "cannot be read"),

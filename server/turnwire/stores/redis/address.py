@@ -91,6 +91,8 @@ def _of_sentinels(url: str, scheme: str) -> Address:
     master, _, db = parts.path.removeprefix("/").partition("/")
     if not hosts or not master:
         raise _unreadable("it must look like redis+sentinel://host:port,host:port/NAME_OF_THE_MASTER")
+    if not re.fullmatch(r"\d*", db):
+        raise _unreadable(f"{db!r} is no number of a database")
     query = dict(parse_qsl(parts.query))
     sentinels = Sentinels(
         tuple(_place(place) for place in hosts.split(",")),
