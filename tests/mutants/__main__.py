@@ -75,7 +75,8 @@ class Bench:
             place.write_text(whole, encoding="utf-8")
 
     async def _run(self, tests: Sequence[str]) -> str:
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+        options = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-profile", "no-shrinking"]
+        command = [sys.executable, "-m", "pytest", *options, *tests]
         process = await asyncio.create_subprocess_exec(
             *command,
             cwd=ROOT,
