@@ -110,6 +110,7 @@ class Node:
             on_overdue=self.reaper.look_at_quietly,
             on_cancel=self.running.cancel,
             on_reset=self.running.look_now,
+            on_deleted=self.journal.forget_session,
             writes=self.running.writes,
         )
         self.backend = Backend(

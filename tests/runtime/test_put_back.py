@@ -287,6 +287,19 @@ async def test_a_deleted_session_does_not_rise_from_its_writers_memory(world: Wo
     assert (await world.log.read_view(SESSION, 1)).gen is None
 
 
+async def test_a_deletion_that_the_store_lost_with_the_turn_raises_nothing_from_memory(world: World) -> None:
+    world.store.keep()
+    await world.create()
+    world.model.say("all of it")
+    world.model.finish()
+    await world.ended()
+    await world.node.backend.delete_session(SESSION)
+    world.store.go_back()
+    await answered(lambda: world.log.read_view(SESSION, 1))
+    await until(lambda: world.node.running._history == world.log.history)  # everything was asked about
+    assert (await world.log.read_view(SESSION, 1)).gen is None
+
+
 async def test_a_reader_is_not_told_of_a_loss_that_is_made_good(world: World) -> None:
     """A live feed waits for what is put back, and so does the resume of a client that had seen it."""
     world.store.keep()

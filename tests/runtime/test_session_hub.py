@@ -41,6 +41,7 @@ class Hub(SessionHub):
             on_overdue=on_overdue,
             on_cancel=lambda turn, by: self.cancels.append((turn, by)),
             on_reset=lambda: None,
+            on_deleted=lambda _key: None,
             writes=lambda _key: writes,
         )
 

@@ -33,7 +33,7 @@ LINGER_MS: Final = 60_000
 """How long an ended writer is kept. Of a store that loses more than this, the sweep ends the turn anew."""
 LINGER_WRITERS_MAX: Final = 4_096
 LINGER_CHARS_MAX: Final = 64 * 1024 * 1024
-"""What all ended writers together may hold; the oldest go first."""
+"""What all ended writers together may hold, in characters; the oldest go first."""
 
 Feed = Callable[[SessionKey, str, Sequence[Logged]], None]
 """Told what was appended: session, gen, entries in order."""
@@ -134,6 +134,11 @@ class Journal:
         """It need not be asked about (any more)."""
         _, chars = self._lingering.pop(writer, (0, 0))
         self._lingering_chars -= chars
+
+    def forget_session(self, key: SessionKey) -> None:
+        """It was deleted: nothing of it is to rise again, should the store lose that too."""
+        for writer in [writer for writer in self._lingering if writer.key.session_key == key]:
+            self.forget(writer)
 
     def _linger(self, writer: Writer) -> None:
         self.forget(writer)

@@ -128,7 +128,7 @@ class SessionHub:
     """All feeds of a node.
 
     `on_overdue` is told of turns whose lease ran out; `on_cancel` of cancels that were sent to this node's runners;
-    `on_reset` that the connection to the store was lost and made again.
+    `on_reset` that the connection to the store was lost and made again, `on_deleted` of sessions that are gone.
     """
 
     def __init__(
@@ -139,6 +139,7 @@ class SessionHub:
         on_overdue: Callable[[TurnKey], Awaitable[None]],
         on_cancel: Callable[[TurnKey, str], None],
         on_reset: Callable[[], None],
+        on_deleted: Callable[[SessionKey], None],
         writes: Callable[[SessionKey], bool],
     ) -> None:
         self._log = log
@@ -146,6 +147,7 @@ class SessionHub:
         self._on_overdue = on_overdue
         self._on_cancel = on_cancel
         self._on_reset = on_reset
+        self._on_deleted = on_deleted
         self._writes = writes
         self._feeds: dict[SessionKey, Feed] = {}
         self._changing: dict[SessionKey, asyncio.Lock] = {}
@@ -212,6 +214,7 @@ class SessionHub:
 
     def end(self, key: SessionKey, gen: str, seq: int, at: int) -> None:
         """The session was deleted; its `session.deleted` is the entry at `seq`. Twice is as good as once."""
+        self._on_deleted(key)
         feed = self._feeds.get(key)
         if feed is None or feed.deleted:
             return

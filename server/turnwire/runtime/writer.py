@@ -146,8 +146,9 @@ class Writer:
 
     @property
     def weight(self) -> int:
-        """Characters that it keeps."""
-        return sum(len(entry.text) if isinstance(entry, Delta) else len(entry.body) for entry in self._written)
+        """Characters and bytes that it keeps."""
+        written = sum(len(entry.text) if isinstance(entry, Delta) else len(entry.body) for entry in self._written)
+        return written + len(self.request.spec) + len(self.request.body)
 
     def freeze(self) -> Batch:
         """The batch to send now: the same one until it is settled."""
