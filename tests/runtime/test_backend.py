@@ -246,7 +246,7 @@ async def test_a_lease_from_before_a_restart_of_the_store_is_waited_for(
         await node.reaper.sweep()
         assert not node.running.runs(key())
         assert (await there.read_view(SESSION, 1)).turns[0].terminal is None
-        node.reaper._foreign_since_ms[key()] -= SETTINGS.lease_ms
+        node.reaper._history_since_ms -= SETTINGS.lease_ms
         await node.reaper.sweep()
         assert (await ended(there)).type == "turn.done"
         await node.running.abandon()

@@ -1,5 +1,7 @@
 """append_frames and seal_turn: what is checked, and in which order."""
 
+from typing import Literal
+
 import pytest
 
 from tests.stores.making import (
@@ -122,13 +124,18 @@ async def test_a_repeated_batch_tells_the_place_and_time_of_the_first(log: Redis
     assert types(await entries_of(log)) == [("turn.accepted", "t1"), ("turn.started", "t1")]
 
 
-async def test_nothing_follows_a_terminal(log: RedisSessionLog) -> None:
+@pytest.mark.parametrize("state", ["done", "error"])
+async def test_nothing_follows_a_terminal(log: RedisSessionLog, state: Literal["done", "error"]) -> None:
     await log.accept_turn(request())
-    assert (await append(log, sealing())).result == "ok"
+    assert (await append(log, sealing(state=state))).result == "ok"
+    before = types(await entries_of(log))
 
     assert (await append(log, batch(counter=2))).result == "sealed"
     assert (await append(log, sealing(counter=2))).result == "sealed"
-    assert [kind for kind, _ in types(await entries_of(log))].count("turn.done") == 1
+    assert (await log.renew_leases([(key(), "nonce-t1")]))[0].result == "sealed"
+    assert (await log.take_turn(key(), "n2", "foreign")).result == "over"
+    assert (await log.cancel_turn(key(), "bob", "")).result == "already_done"
+    assert types(await entries_of(log)) == before
 
 
 async def test_a_seal_whose_reply_was_lost_still_names_the_next_turn(log: RedisSessionLog) -> None:

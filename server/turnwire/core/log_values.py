@@ -143,8 +143,8 @@ whose lease was written before the store's last restart, so that it says nothing
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """`taken`: the turn is this node's now. `held` its lease runs, `foreign` its claim does not reach so far (wait one
-    full lease, then take with `foreign`), `over` it has ended, `missing` it is unknown."""
+    """`taken`: the turn is this node's now. `held` its lease runs, `foreign` its claim does not reach so far, `over` it
+    has ended, `missing` it is unknown."""
 
     result: Literal["taken", "held", "foreign", "over", "missing"]
     gen: str = ""

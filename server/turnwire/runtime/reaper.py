@@ -1,14 +1,14 @@
 """Finds turns that nobody runs any more, and sees to it that each of them ends.
 
 Every node sweeps; the script that takes a turn decides which of them gets it. An overdue lease says that its writer is
-dead only as long as writers could renew. So when this node could not reach the store for a while, others may not have
-reached it either, and a lease that was written before the store's last restart may be of a time when nobody could:
-such a turn is taken only one full lease after this node first saw it so, and one that nobody has at once.
+dead only as long as writers could renew. When this node could not reach the store for a while, others may not have
+reached it either, and a lease from before the store's last restart may be of a time when nobody could. So after either,
+a turn that somebody had is taken only once every living writer has had one full lease in which to renew it; a turn that
+nobody has, at once.
 """
 
 import asyncio
 import random
-from collections import OrderedDict
 from typing import Final
 
 import structlog
@@ -17,7 +17,6 @@ from turnwire.ports import Claim, Clock, Failure, SessionLog, TurnKey
 from turnwire.runtime.running_turns import RunningTurns
 
 SWEEP_TURNS_MAX: Final = 100
-FOREIGN_MAX: Final = 10_000
 
 _log = structlog.get_logger(__name__)
 
@@ -31,11 +30,12 @@ class Reaper:
         self._clock = clock
         self._sweep_ms = sweep_ms
         self._lease_ms = lease_ms
-        self._foreign_since_ms: OrderedDict[TurnKey, int] = OrderedDict()
         self._reached_ms = clock.monotonic_ms()
         """When the store answered last."""
-        self._steady_from_ms = self._reached_ms
-        """From when on an overdue lease is what it looks like."""
+        self._back_since_ms: int | None = None
+        """When the store answered again after it had been away; None when it never was."""
+        self._history = ""
+        self._history_since_ms = self._reached_ms
 
     async def run(self) -> None:
         """Sweep for ever."""
@@ -49,10 +49,11 @@ class Reaper:
     async def sweep(self) -> None:
         overdue = await self._log.overdue_turns(SWEEP_TURNS_MAX)
         now_ms = self._clock.monotonic_ms()
-        if self._was_away(now_ms):
+        if self._is_cut_off(now_ms):
             _log.warning("store_was_away", waited_ms=now_ms - self._reached_ms)
-            self._steady_from_ms = now_ms + self._lease_ms
+            self._back_since_ms = now_ms
         self._reached_ms = now_ms
+        self._note_history(now_ms)
         for key in overdue:
             await self.look_at(key)
 
@@ -65,23 +66,22 @@ class Reaper:
 
     async def look_at(self, key: TurnKey) -> None:
         """Take an overdue turn, if it may be taken. Raises Failure when the store does not answer."""
-        if not self._running.taking or self._running.runs(key):
-            return
-        now_ms = self._clock.monotonic_ms()
-        since_ms = self._foreign_since_ms.get(key)
-        steady = now_ms >= self._steady_from_ms and not self._was_away(now_ms)
-        claim: Claim = "overdue" if steady else "ownerless"
-        if since_ms is not None and now_ms - since_ms >= self._lease_ms:
-            claim = "foreign"
-        taken = await self._running.take(key, claim)
-        if taken.result != "foreign":
-            self._foreign_since_ms.pop(key, None)
-        elif since_ms is None:
-            self._foreign_since_ms[key] = now_ms
-            if len(self._foreign_since_ms) > FOREIGN_MAX:
-                self._foreign_since_ms.popitem(last=False)
+        if self._running.taking and not self._running.runs(key):
+            await self._running.take(key, self._claim(self._clock.monotonic_ms()))
 
-    def _was_away(self, now_ms: int) -> bool:
+    def _claim(self, now_ms: int) -> Claim:
+        self._note_history(now_ms)
+        back_ms = self._back_since_ms
+        if self._is_cut_off(now_ms) or (back_ms is not None and now_ms - back_ms < self._lease_ms):
+            return "ownerless"
+        return "overdue" if now_ms - self._history_since_ms < self._lease_ms else "foreign"
+
+    def _note_history(self, now_ms: int) -> None:
+        if self._log.history != self._history:
+            self._history = self._log.history
+            self._history_since_ms = now_ms
+
+    def _is_cut_off(self, now_ms: int) -> bool:
         """Whether the store has been silent for so long that a living writer's lease may have run out. It had more than
         half of it left at any time, because it is renewed more than twice in it."""
         return now_ms - self._reached_ms > self._lease_ms / 2
