@@ -36,15 +36,36 @@ MODULES: Final = (
     PACKAGE / "runtime" / "reaper.py",
 )
 TIMEOUT_S: Final = 300
-SUITES: Final[dict[str, tuple[Sequence[str], ...]]] = {
-    "lua": (
-        [f"tests/stores/test_{name}.py" for name in ("model", "accept", "append", "take", "park", "cancel", "at_rest")],
-        ["tests/stores", "tests/runtime"],
-    ),
-    "core": (["tests/core"], ["tests/runtime"]),
-    "runtime": (["tests/runtime"], ["tests/end_to_end", "tests/conformance"]),
+FIRST: Final = {
+    script: file
+    for file, scripts in {
+        "accept": "accept _turns",
+        "append": "append _append seal",
+        "at_rest": "delete expire update _forget",
+        "cancel": "cancel",
+        "history": "_session",
+        "listing": "list _summary",
+        "nudges": "look",
+        "park": "park respond",
+        "reads": "read _views",
+        "take": "take renew",
+    }.items()
+    for script in scripts.split()
 }
-"""By the folder of the mutated file: which tests are asked, one suite after the other."""
+"""Which file of tests/stores knows a script best, by the first word of its name."""
+
+
+def suites_of(path: Path) -> list[list[str]]:
+    """The tests that are asked, one suite after the other, those that are likely to know first."""
+    if path.suffix == ".lua":
+        words = path.stem.split("_")
+        first = FIRST[words[0] or f"_{words[1]}"]
+        return [[f"tests/stores/test_{first}.py"], ["tests/stores"], ["tests/runtime"]]
+    if path.parent.name == "core":
+        return [["tests/core"], ["tests/runtime"]]
+    known = ROOT / "tests" / "runtime" / f"test_{path.stem}.py"
+    own = [[str(known.relative_to(ROOT))]] if known.exists() else []
+    return [*own, ["tests/runtime"], ["tests/end_to_end", "tests/conformance"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +87,7 @@ class Bench:
         whole = place.read_text(encoding="utf-8")
         place.write_text(mutant.text, encoding="utf-8")
         try:
-            for suite in SUITES[mutant.path.parent.name]:
+            for suite in suites_of(mutant.path):
                 caught_by = await self._run(suite)
                 if caught_by:
                     return Verdict(mutant, caught_by)

@@ -61,9 +61,16 @@ def batch(
     )
 
 
-def sealing(turn: TurnKey | None = None, *, state: Literal["done", "error"] = "done", **values: Any) -> Batch:
+def sealing(
+    turn: TurnKey | None = None,
+    *,
+    state: Literal["done", "error"] = "done",
+    entries: Sequence[Entry] | None = None,
+    **values: Any,
+) -> Batch:
     turn = turn or key()
-    entries = [*text(turn, "hi"), Event(f"turn.{state}", turn.turn, b'{"parts":[]}')]
+    if entries is None:
+        entries = [*text(turn, "hi"), Event(f"turn.{state}", turn.turn, b'{"parts":[]}')]
     return batch(turn, entries=entries, seal=Seal(state, RECORD), **values)
 
 

@@ -198,6 +198,33 @@ async def test_a_long_log_is_cut_when_a_turn_begins_in_a_quiet_session(log: Redi
     assert (lost.at_known, lost.entries) == (False, [])
 
 
+async def test_a_log_is_not_cut_before_it_is_long(log: RedisSessionLog) -> None:
+    await log.accept_turn(request())
+    entries = LIMITS.log_entries_max - 3  # with turn.accepted and the terminal's batch exactly the most
+    await append(log, sealing(entries=[*text(key(), *"a" * entries), Event("turn.done", "t1", b"{}")]))
+    assert (await log.read_view(SESSION, 5)).head < LIMITS.log_entries_max
+
+    await log.accept_turn(request(key("t2")))
+
+    assert (await log.read_view(SESSION, 5)).floor == 0
+
+
+async def test_a_log_is_not_cut_while_a_turn_that_waited_too_long_is_being_ended(
+    log: RedisSessionLog, other: RedisSessionLog, server: StoreServer
+) -> None:
+    """Nothing is active then, and whoever took it still has to find its entries."""
+    await log.accept_turn(request())
+    await log.accept_turn(request(key("t2"), on_busy="queue"))
+    await append(log, batch(entries=text(key(), *"a" * 40)))
+    make_overdue(server, key("t2"))
+    assert (await other.take_turn(key("t2"), "n2")).state == "queued"
+    assert (await append(log, sealing(counter=40))).next is None
+
+    assert (await log.accept_turn(request(key("t3")))).result == "running"
+
+    assert (await log.read_view(SESSION, 5)).floor == 0
+
+
 async def test_interrupt_leaves_a_turn_that_is_being_ended_to_whoever_ends_it(
     log: RedisSessionLog, other: RedisSessionLog, server: StoreServer
 ) -> None:
