@@ -146,9 +146,13 @@ class SessionLog(Protocol):
         ...
 
     @property
+    def recovering(self) -> bool:
+        """Whether the store's history changed so lately that writers may still be putting back what was lost."""
+        ...
+
+    @property
     def unsettled(self) -> bool:
-        """Whether the store's history changed, or this node came up, so lately that writers may still be putting back
-        what was lost. Almost always False."""
+        """Whether that may be so: also when this node came up so lately that it cannot know."""
         ...
 
 

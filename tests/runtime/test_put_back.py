@@ -17,7 +17,7 @@ from tests.support.waiting import LOOK_S, PATIENCE_S, until
 from turnwire.app import Node, SystemClock
 from turnwire.core.entries import Content, Delta, Event, Finish, Logged, ProviderEvent
 from turnwire.core.snapshots import folded
-from turnwire.ports import Failure, Model, StepRequest, StoredTurn
+from turnwire.ports import Accepted, AcceptRequest, Failure, Model, StepRequest, StoredTurn
 from turnwire.runtime.backend import Opening, Unlearned
 from turnwire.runtime.session_hub import Feed
 from turnwire.settings import Settings
@@ -258,6 +258,58 @@ async def test_a_promoted_turn_whose_start_was_forgotten_is_not_asked_for_twice(
     assert await world.text("t2") == "second goes on"
     await world.history_is_sound()
     assert world.model.requests == 2
+
+
+async def test_nobody_else_takes_a_promoted_turn_before_its_writer_has_it_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first turn's end is put back, which promotes the second anew: whoever seals is not to run it again."""
+    await world.create("t1")
+    world.model.say("first")
+    await world.reaches("first")
+    await world.create("t2", on_busy="queue")
+    world.store.keep()
+    world.model.finish()
+    await world.ended("t1")
+    world.model.say("second")
+    await world.reaches("second", "t2")
+    accept = world.log.accept_turn
+    late = asyncio.Event()
+
+    async def waits(request: AcceptRequest) -> Accepted:
+        await late.wait()
+        return await accept(request)
+
+    monkeypatch.setattr(world.log, "accept_turn", waits)
+    world.store.go_back()
+    await answered(world.turns, lambda turns: "t1" in turns and turns["t1"].terminal and turns["t2"].state == "running")
+    await world.node.running.take_quietly(key("t2"))
+    await world.node.reaper.look_at(key("t2"))
+    late.set()
+    await world.reaches("second", "t2")
+    world.model.finish()
+    await world.ended("t2")
+    assert world.model.requests == 2
+
+
+async def test_an_end_that_is_lost_twice_is_put_back_twice(world: World) -> None:
+    await world.create()
+    world.model.say("one")
+    await world.reaches("one")
+    world.store.keep()
+    world.model.finish()
+    first = await world.ended()
+    for _ in range(2):
+        world.store.go_back()
+        assert (await world.ended()).body == first.body
+    # A change that loses nothing is no reason to forget it either.
+    world.store.kill()
+    world.store.start()
+    await answered(lambda: world.log.read_view(SESSION, 1))
+    await until(lambda: world.node.running._history == world.log.history)
+    world.store.go_back()
+    assert (await world.ended()).body == first.body
+    await world.history_is_sound()
 
 
 async def test_a_cancel_that_comes_before_the_turn_is_back_is_kept(world: World) -> None:

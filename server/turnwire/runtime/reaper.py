@@ -3,8 +3,8 @@
 Every node sweeps; the script that takes a turn decides which of them gets it. An overdue lease says that its writer is
 dead only as long as writers could renew. When this node could not reach the store for a while, others may not have
 reached it either, and a lease from before the store's last restart may be of a time when nobody could. So after either,
-a turn that somebody had is taken only once every living writer has had one full lease in which to renew it; a turn that
-nobody has, at once.
+a turn that somebody had is taken only once every living writer has had one full lease in which to renew it. A turn that
+nobody has is taken at once, but for the moment in which writers put back what the store lost: it may be theirs.
 """
 
 import asyncio
@@ -66,7 +66,7 @@ class Reaper:
 
     async def look_at(self, key: TurnKey) -> None:
         """Take an overdue turn, if it may be taken. Raises Failure when the store does not answer."""
-        if self._running.taking and not self._running.runs(key):
+        if self._running.taking and not self._log.recovering and not self._running.runs(key):
             await self._running.take(key, self._claim(self._clock.monotonic_ms()))
 
     def _claim(self, now_ms: int) -> Claim:

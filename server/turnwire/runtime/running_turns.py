@@ -105,8 +105,8 @@ class RunningTurns:
 
     async def take_quietly(self, key: TurnKey) -> None:
         """Take a turn that the sweep would find anyway: a store that is away now is no reason to fail. A node that
-        goes down leaves it to the others."""
-        if not self._taking:
+        goes down leaves it to the others; and while writers put back what the store lost, to the one that had it."""
+        if not self._taking or self._log.recovering:
             return
         try:
             await self.take(key)
@@ -207,7 +207,7 @@ class RunningTurns:
                 return  # asked again with the next renewal
             if answer.result in ("ok", "lost"):
                 writer.probe()
-            else:
+            elif answer.result != "sealed":  # what is in may yet be lost by another change
                 self._journal.forget(writer)
         self._history = history
 

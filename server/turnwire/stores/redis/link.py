@@ -44,12 +44,13 @@ class Link:
 
     `history` is the replication id of the server that the newest connection leads to: another one after each restart
     and failover, when some of what was written may be gone. `history_since` is when it was first seen, in seconds of
-    time.monotonic.
+    time.monotonic, `history_changed` whether there was another one before it.
     """
 
     def __init__(self, url: str, *, reply_ms: int = REPLY_MS) -> None:
         self.address = address_of(url)
         self.history = ""
+        self.history_changed = False
         self.history_since = time.monotonic()
         self._reply_ms = reply_ms
         self._finder = None if self.address.sentinels is None else PrimaryFinder(self.address)
@@ -131,6 +132,7 @@ class Link:
         if replid == self.history:
             return
         if self.history:
+            self.history_changed = True
             _log.warning("store_history_changed", detail=self.address.described)
         self.history = replid
         self.history_since = time.monotonic()

@@ -161,6 +161,10 @@ class RedisSessionLog:
         return self._appends.unreplicated
 
     @property
+    def recovering(self) -> bool:
+        return self._link.history_changed and self.unsettled
+
+    @property
     def unsettled(self) -> bool:
         return time.monotonic() - self._link.history_since < self._limits.settle_ms / 1000
 
