@@ -237,3 +237,75 @@ async def test_interrupt_leaves_a_turn_that_is_being_ended_to_whoever_ends_it(
 
     assert types(accepted.logged) == [("turn.cancelling", "t1"), ("turn.accepted", "t3")]
     assert (await append(other, sealing(key("t2"), nonce="n2", state="error"))).result == "ok"
+
+
+# --- put back by a writer whose store has lost it --------------------------------------------------------------------
+
+
+async def test_a_turn_that_nobody_has_is_given_back_to_the_writer_that_says_it_had_it(log: RedisSessionLog) -> None:
+    await log.accept_turn(request())
+    await log.accept_turn(request(key("t2"), on_busy="queue"))
+    back = request(key("t2"), "n2", on_busy="reject", put_back=True)
+    assert (await log.accept_turn(back)).result == "busy"  # the one before it has not ended (again) yet
+    await append(log, sealing())
+    assert (await append(log, batch(key("t2"), nonce="n2"))).result == "lost"
+
+    accepted = await log.accept_turn(back)
+
+    assert (accepted.result, accepted.seq, accepted.logged) == ("running", 2, [])
+    assert (await log.accept_turn(back)).result == "running"  # as after a lost reply
+    assert (await log.take_turn(key("t2"), "n3")).result == "held"
+    assert (await append(log, batch(key("t2"), nonce="n2"))).result == "ok"
+
+
+async def test_a_turn_that_another_writer_has_is_not_given_back(log: RedisSessionLog) -> None:
+    await log.accept_turn(request())
+
+    assert (await log.accept_turn(request(nonce="n2", put_back=True))).result == "duplicate"
+
+    assert (await append(log, batch(nonce="n2"))).result == "fenced"
+    assert (await append(log, batch())).result == "ok"
+
+
+async def test_a_turn_whose_parent_was_lost_too_hangs_on_what_is_left(log: RedisSessionLog) -> None:
+    alone = await log.accept_turn(request(parent=("t0",), put_back=True))
+    assert (alone.result, alone.parent) == ("running", None)
+    await append(log, sealing())
+    after = await log.accept_turn(request(key("t2"), parent=("t0",), put_back=True))
+    assert (after.result, after.parent) == ("running", "t1")
+    await append(log, sealing(key("t2")))
+    kept = await log.accept_turn(request(key("t3"), parent=("t1",), put_back=True))
+    assert (kept.result, kept.parent) == ("running", "t1")
+
+
+async def test_a_cancel_that_came_first_waits_for_the_writer_of_a_turn_that_is_put_back(log: RedisSessionLog) -> None:
+    await log.cancel_turn(key(), "bob", "")
+
+    accepted = await log.accept_turn(request(put_back=True))
+
+    assert accepted.result == "running"
+    assert types(accepted.logged) == [("turn.accepted", "t1"), ("turn.cancelling", "t1")]
+    assert (await append(log, batch())).cancel_by == "alice"
+    assert (await append(log, sealing(counter=1))).result == "ok"
+    # The cancel is used up: it does not hit the next of that name.
+    await log.delete_session(SESSION, "n")
+    elsewhere = SessionKey("alice", "s2")
+    assert (await log.accept_turn(request(elsewhere.turn("t1")))).result == "running"
+
+
+async def test_a_put_back_turn_is_refused_like_any_other_where_it_must_be(log: RedisSessionLog) -> None:
+    await log.accept_turn(request())
+    assert (await log.accept_turn(request(key("t2"), put_back=True, on_busy="reject"))).result == "busy"
+    await log.delete_session(SESSION, "n")
+    assert (await log.accept_turn(request(key("t2"), put_back=True))).result == "deleted"
+
+
+async def test_an_interrupt_is_not_held_up_by_the_full_queue_that_it_clears(log: RedisSessionLog) -> None:
+    await log.accept_turn(request())
+    for number in range(LIMITS.queue_turns_max):
+        assert (await log.accept_turn(request(key(f"q{number}"), on_busy="queue"))).result == "queued"
+    assert (await log.accept_turn(request(key("late"), on_busy="queue"))).result == "queue_full"
+
+    assert (await log.accept_turn(request(key("now"), on_busy="interrupt"))).result == "queued"
+
+    assert [turn.turn for turn in (await log.read_view(SESSION, 9)).turns if turn.state == "queued"] == ["now"]
