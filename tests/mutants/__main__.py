@@ -5,7 +5,7 @@ can be tried side by side and the working tree is never touched. Tests that know
 one that fails ends a mutant. One that makes the tests hang is caught, too.
 
     python -m tests.mutants                 all of them
-    python -m tests.mutants take_turn hub   those of files whose names hold one of these words
+    python -m tests.mutants take_turn hub   those of files whose names hold one of these words; other rows stay
 """
 
 import argparse
@@ -24,7 +24,7 @@ from typing import Final
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tests.mutants.mutations import Mutant, mutants_of
-from tests.support.report import write_table
+from tests.support.report import read_table, write_table
 
 ROOT: Final = Path(__file__).parents[2]
 PACKAGE: Final = ROOT / "server" / "turnwire"
@@ -157,12 +157,28 @@ def main() -> int:
     verdicts = asyncio.run(run(mutants, given.workers))
     left = [verdict for verdict in verdicts if not verdict.caught_by]
     print(f"{len(verdicts) - len(left)} of {len(verdicts)} caught in {time.monotonic() - began:.0f} s")
-    if not given.words:
-        rows = [
-            (v.mutant.named, f"`{v.mutant.was}`", f"`{v.mutant.becomes}`", v.caught_by or "**none**") for v in verdicts
-        ]
-        write_table("mutants", ("where", "condition", "becomes", "caught by"), rows)
+    _write_down(verdicts, {path.name for path in files})
     return 1 if left else 0
+
+
+def _write_down(verdicts: Sequence[Verdict], tried: set[str]) -> None:
+    """Files that were not tried now keep their rows."""
+    rows = [
+        (
+            verdict.mutant.named,
+            f"`{verdict.mutant.was}`",
+            f"`{verdict.mutant.becomes}`",
+            verdict.caught_by or "**none**",
+        )
+        for verdict in verdicts
+    ]
+    kept = [row for row in read_table("mutants") if row[0].partition(":")[0] not in tried]
+    write_table("mutants", ("where", "condition", "becomes", "caught by"), sorted([*kept, *rows], key=_by_place))
+
+
+def _by_place(row: Sequence[str]) -> tuple[str, int]:
+    file, _, line = row[0].partition(":")
+    return file, int(line)
 
 
 def _is_wanted(path: Path, words: Sequence[str]) -> bool:

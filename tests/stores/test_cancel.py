@@ -106,3 +106,18 @@ async def test_forgotten_cancels_make_room_for_others(log: RedisSessionLog, serv
         client.zadd(name, {f"s1:{turn}": 1 for turn in turns}, xx=True)
 
     assert (await log.cancel_turn(key("one-more"), "alice", "")).result == "pending"
+
+
+async def test_a_cancel_leaves_a_turn_that_waited_too_long_to_whoever_is_ending_it(
+    log: RedisSessionLog, other: RedisSessionLog, server: StoreServer
+) -> None:
+    await log.accept_turn(request())
+    await log.accept_turn(request(key("t2"), on_busy="queue"))
+    make_overdue(server, key("t2"))
+    assert (await other.take_turn(key("t2"), "n2")).state == "queued"
+
+    cancelled = await log.cancel_turn(key("t2"), "bob", "")
+
+    assert (cancelled.result, cancelled.take) == ("cancelling", None)
+    assert types(cancelled.logged) == [("turn.cancelling", "t2")]
+    assert (await append(other, sealing(key("t2"), nonce="n2", state="error"))).result == "ok"
