@@ -309,3 +309,23 @@ async def test_an_interrupt_is_not_held_up_by_the_full_queue_that_it_clears(log:
     assert (await log.accept_turn(request(key("now"), on_busy="interrupt"))).result == "queued"
 
     assert [turn.turn for turn in (await log.read_view(SESSION, 9)).turns if turn.state == "queued"] == ["now"]
+
+
+async def test_an_interrupt_of_nothing_is_a_turn_like_any_other(log: RedisSessionLog) -> None:
+    accepted = await log.accept_turn(request(on_busy="interrupt"))
+    assert (accepted.result, accepted.interrupted, types(accepted.logged)) == (
+        "running",
+        None,
+        [("turn.accepted", "t1")],
+    )
+
+
+async def test_a_turn_that_was_cancelled_before_it_came_interrupts_nothing(log: RedisSessionLog) -> None:
+    await log.accept_turn(request())
+    await log.accept_turn(request(key("t2"), on_busy="queue"))
+    await log.cancel_turn(key("t3"), "bob", "")
+
+    accepted = await log.accept_turn(request(key("t3"), on_busy="interrupt"))
+
+    assert (accepted.result, accepted.interrupted) == ("sealed", None)
+    assert types(accepted.logged) == [("turn.accepted", "t3"), ("turn.done", "t3")]
