@@ -1,7 +1,7 @@
 """Pictures of the page in its states: `python -m tests.browser.screenshots FOLDER`.
 
-Wide and narrow, light and dark: empty, streaming, failed, and with the wire inspector open. `playground.png` is the one
-of the README. The pictures are for eyes: no test compares them.
+Wide and narrow, light and dark: what a newcomer sees, an empty chat, one that streams, one that failed, and with the
+wire inspector open. `playground.png` is the one of the README. The pictures are for eyes: no test compares them.
 """
 
 import argparse
@@ -43,6 +43,10 @@ AFTER_THE_CUT = (
 LAST_WORDS = "a longer way through the air, and"
 FAILING = "And on Mars?"
 
+# The end of what grows is followed in steps: a picture waits for the last one.
+AT_THE_END = """() => [...document.querySelectorAll("#scroller, .frames")].every(
+    ({ scrollTop, clientHeight, scrollHeight }) => scrollHeight - clientHeight - scrollTop < 2)"""
+
 
 class Play(Script):
     """What is said in each picture. The answer goes on when its first half is there and the plug was pulled."""
@@ -52,7 +56,8 @@ class Play(Script):
         self.cut = asyncio.Event()
         for question, answer in EARLIER.items():
             self.plays(question, says(_pieces(answer)))
-        before, after = deltas(_pieces(ANSWER), every_ms=2), deltas(_pieces(AFTER_THE_CUT), every_ms=2)
+        # The rest comes at once, while the connection is away: so the pictures show how it is replayed.
+        before, after = deltas(_pieces(ANSWER), every_ms=2), deltas(_pieces(AFTER_THE_CUT))
         self.plays(QUESTION, Reply([*reasons(THOUGHT), *before, Gate(self.cut), *after], ending="stall"))
         self.plays(FAILING, Reply([*deltas(["There it is the other way round: "]), Pause(50)], ending="cut"))
 
@@ -61,7 +66,7 @@ def _pieces(text: str) -> Sequence[str]:
     return [text[at : at + 6] for at in range(0, len(text), 6)]
 
 
-async def shoot(browser: Browser, url: str, play: Play, folder: Path, size: str, scheme: Scheme) -> None:
+async def shoot(browser: Browser, url: str, demo_url: str, play: Play, folder: Path, size: str, scheme: Scheme) -> None:
     width, height = SIZES[size]
     context = await browser.new_context(
         viewport={"width": width, "height": height}, color_scheme=scheme, device_scale_factor=2, reduced_motion="reduce"
@@ -71,6 +76,9 @@ async def shoot(browser: Browser, url: str, play: Play, folder: Path, size: str,
     async def shot(state: str) -> None:
         await tab.picture(folder / f"{state}-{size}-{scheme}.png")
 
+    await tab.visit(demo_url)
+    await expect(tab.button("demo/slow")).to_be_attached()
+    await shot("newcomer")
     await tab.visit(url)
     await shot("empty")
     for number, earlier in enumerate(EARLIER):
@@ -84,9 +92,11 @@ async def shoot(browser: Browser, url: str, play: Play, folder: Path, size: str,
     play.cut.set()
     await expect(tab.answer(QUESTION)).to_contain_text(LAST_WORDS)
     await tab.is_live()
+    await tab.page.wait_for_function(AT_THE_END)
     await shot("streaming")
     await tab.button("Inspector").click()
-    await expect(tab.frames.last).to_be_visible()
+    await expect(tab.frames.last).to_be_in_viewport()
+    await tab.page.wait_for_function(AT_THE_END)
     await shot("inspector")
     if (size, scheme) == ("wide", "light"):
         await tab.picture(folder / "playground.png")
@@ -95,6 +105,7 @@ async def shoot(browser: Browser, url: str, play: Play, folder: Path, size: str,
     await expect(tab.turn(QUESTION)).to_have_attribute("data-status", "cancelled")
     await tab.say(FAILING)
     await expect(tab.turn(FAILING)).to_have_attribute("data-status", "error")
+    await tab.page.wait_for_function(AT_THE_END)
     await shot("error")
     await context.close()
     if tab.faults:
@@ -108,15 +119,18 @@ async def run(folder: Path) -> None:
             play = Play()
             # A server of its own, so that each list of chats begins empty.
             with tempfile.TemporaryDirectory(prefix="tw-shots-") as data:
-                async with ProviderServer(play.answer) as provider:
+                async with (
+                    ProviderServer(play.answer) as provider,
+                    NodeProcess.started(Path(data) / "demo", {"TURNWIRE_DRAIN_MS": "0"}) as demo,
+                ):
                     settings = {
                         "OPENAI_API_KEY": "test-key",
                         "OPENAI_BASE_URL": provider.base_url,
                         "TURNWIRE_MODEL": "a-model",
                         "TURNWIRE_DRAIN_MS": "0",
                     }
-                    async with NodeProcess.started(Path(data), settings) as node:
-                        await shoot(browser, node.http_url, play, folder, size, scheme)
+                    async with NodeProcess.started(Path(data) / "node", settings) as node:
+                        await shoot(browser, node.http_url, demo.http_url, play, folder, size, scheme)
         await browser.close()
 
 

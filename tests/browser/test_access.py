@@ -100,6 +100,69 @@ async def test_keys_alone_write_lines_rename_and_delete(tab: Tab) -> None:
     await keyboard.press("Escape")
     await expect(tab.page.get_by_role("dialog")).to_be_hidden()
     await tab.has_chat(name)
+    await keyboard.press("ArrowUp")
+    await expect(tab.page.get_by_role("menuitem", name="Rename", exact=True)).to_be_focused()
+    await keyboard.press("End")
+    await keyboard.press("Enter")
+    await tab_to(tab, tab.page.get_by_role("dialog").get_by_role("button", name="Delete"))
+    await keyboard.press("Enter")
+    await expect(tab.chat(name)).to_have_count(0)
+    await expect(tab.message).to_be_focused()
+
+
+async def test_a_menu_opens_again_at_once_and_closes_where_it_was_opened(tab: Tab) -> None:
+    await tab.say("A chat with a menu")
+    await tab.has_chat("A chat with a menu")
+    options = tab.chats.get_by_role("button", name="Options for A chat with a menu", exact=True)
+    rename = tab.page.get_by_role("menuitem", name="Rename", exact=True)
+    await options.click()
+    await expect(rename).to_be_focused()
+    await options.click()
+    await expect(rename).to_have_count(0)
+    await expect(options).to_have_attribute("aria-expanded", "false")
+    await options.focus()
+    # In one task: no event that the browser sends later comes in between.
+    await options.evaluate("(button) => { button.click(); button.nextSibling.hidePopover(); button.click(); }")
+    await expect(rename).to_be_focused()
+    await expect(options).to_have_attribute("aria-expanded", "true")
+
+
+async def test_on_a_phone_the_chats_are_a_drawer_that_takes_the_focus_and_gives_it_back(
+    new_tab: NewTab, node: NodeProcess
+) -> None:
+    tab = await new_tab()
+    await tab.page.set_viewport_size({"width": 390, "height": 800})
+    await tab.visit(node.http_url)
+    await tab.say("On the phone")
+    await tab.ends("On the phone", "This was not rehearsed.")
+    toggle = tab.page.get_by_role("button", name="Chats", exact=True)
+    await expect(tab.chats).to_be_hidden()
+
+    await toggle.click()
+    await expect(tab.button("New chat")).to_be_focused()
+    await expect(toggle).to_have_attribute("aria-expanded", "true")
+    await expect(tab.page.locator("#main")).to_have_attribute("inert", "")
+    await tab.has_chat("On the phone")
+    await tab.page.keyboard.press("Escape")
+    await expect(tab.chats).to_be_hidden()
+    await expect(toggle).to_be_focused()
+
+    await toggle.click()
+    await tab.option("On the phone", "Delete")
+    await tab.page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+    await expect(tab.chats).to_be_visible()
+    await tab.button("New chat").click()
+    await expect(tab.chats).to_be_hidden()
+    await expect(tab.message).to_be_focused()
+
+    # A chat that is not on the page goes, and the list stays.
+    await toggle.click()
+    await tab.option("On the phone", "Delete")
+    await tab.page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    await expect(tab.chat("On the phone")).to_have_count(0)
+    await expect(tab.chats.locator(":focus")).to_have_count(1)
+    await tab.page.keyboard.press("Escape")
+    await expect(tab.chats).to_be_hidden()
 
 
 async def test_a_screen_reader_is_told_of_each_answer_once_and_when_it_is_whole(

@@ -13,17 +13,12 @@ const PAGE_MAX = 100;
 /** Several reasons to fetch it within this time are one. */
 const SETTLE_MS = 150;
 
-export type ChatsEvents = {
-  readonly onNew: () => void;
-  /** This session was deleted here. */
-  readonly onDeleted: (id: string) => void;
-};
-
 export class Chats {
   readonly #sessions: Sessions;
-  readonly #events: ChatsEvents;
+  readonly #begin: () => void;
   readonly #list = make("ul", { class: "list" });
   readonly #note = make("p", { class: "note", role: "status" });
+  readonly #new: HTMLButtonElement;
   readonly #more: HTMLButtonElement;
   readonly #items = new Map<string, ChatItem>();
   readonly #channel = new BroadcastChannel("turnwire-chats");
@@ -34,11 +29,13 @@ export class Chats {
   /** Only the newest fetch counts. */
   #fetches = 0;
 
-  constructor(nav: HTMLElement, sessions: Sessions, events: ChatsEvents) {
+  /** `begin` puts a new session on the page. */
+  constructor(nav: HTMLElement, sessions: Sessions, begin: () => void) {
     this.#sessions = sessions;
-    this.#events = events;
+    this.#begin = begin;
+    this.#new = button({ class: "new" }, begin, "New chat");
     this.#more = button({ class: "quiet more", hidden: true }, () => void this.#loadMore(), "Show more");
-    nav.append(button({ class: "new" }, events.onNew, "New chat"), this.#note, this.#list, this.#more);
+    nav.append(this.#new, this.#note, this.#list, this.#more);
     new IntersectionObserver(([entry]) => {
       if (entry?.isIntersecting) void this.#loadMore();
     }).observe(this.#more);
@@ -104,10 +101,18 @@ export class Chats {
     if (!(await confirmed("Delete this chat?", consequence, "Delete"))) return;
     await this.#attempt("The chat was not deleted.", async () => {
       await this.#sessions.delete(id);
-      this.#infos = this.#infos.filter((info) => info.id !== id);
-      this.#events.onDeleted(id);
+      this.#forget(id);
     });
     this.changed();
+  }
+
+  /** The focus goes where a person would go on, for its button is gone. */
+  #forget(id: string): void {
+    const at = this.#infos.findIndex((info) => info.id === id);
+    this.#infos = this.#infos.filter((info) => info.id !== id);
+    const neighbour = this.#infos.at(Math.min(at, this.#infos.length - 1));
+    if (id === this.#current) this.#begin();
+    else (this.#items.get(neighbour?.id ?? "") ?? this.#new).focus();
   }
 
   /** Do something, show the list, and say in one quiet sentence if it failed. */

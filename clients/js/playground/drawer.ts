@@ -19,8 +19,9 @@ export class Drawer {
     this.#rest = rest;
     toggle.addEventListener("click", () => this.#set(!this.#open));
     scrim.addEventListener("click", () => this.close());
-    drawer.addEventListener("keydown", (event) => {
-      if (event.key === "Escape") this.close();
+    document.addEventListener("keydown", ({ key, target }) => {
+      // Nothing may have the focus. A dialog that lies above takes its own.
+      if (key === "Escape" && target instanceof Element && !target.closest("dialog")) this.close();
     });
     drawer.addEventListener("click", (event) => {
       if (event.target instanceof Element && event.target.closest("a")) this.close();

@@ -104,8 +104,9 @@ export class Inspector implements Painter {
     this.#rowsMax = ROWS;
     this.#restUntil = 0;
     this.#shown = (this.#wanted().at(-ROWS)?.number ?? 1) - 1;
-    this.#follow.toEnd();
     this.#setPaused(false);
+    this.paint(Infinity);
+    this.#follow.toEnd();
   }
 
   #showOlder(): void {

@@ -43,22 +43,20 @@ const composer = new Composer(find("composer", HTMLFormElement), {
 });
 const conversation = new Conversation(find("scroller", HTMLElement), find("turns", HTMLElement), announcer, chosen);
 const welcome = new Welcome({
-  onPrompt: (text) => session.send(text, chosen()),
+  onPrompt: (text, model) => {
+    if (model !== undefined) composer.model = model;
+    session.send(text, chosen());
+  },
   onModel: (name) => {
     composer.model = name;
     composer.focus();
   },
 });
 find("turns", HTMLElement).before(welcome.element);
-const chats = new Chats(find("chats", HTMLElement), turnwire.sessions, {
-  onNew: () => {
-    drawer.close();
-    location.hash = turnwire.session().id;
-    composer.focus();
-  },
-  onDeleted: (id) => {
-    if (id === session.id) location.hash = turnwire.session().id;
-  },
+const chats = new Chats(find("chats", HTMLElement), turnwire.sessions, () => {
+  drawer.close();
+  location.hash = turnwire.session().id;
+  composer.focus();
 });
 const drawer = new Drawer(find("chats", HTMLElement), find("drawer", HTMLElement), find("scrim", HTMLElement), [
   find("main", HTMLElement),

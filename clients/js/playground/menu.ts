@@ -7,10 +7,14 @@ type Item = { readonly label: string; readonly run: () => void; readonly dangero
 
 /** `label` names the button. */
 export function menuButton(label: string, items: readonly Item[]): HTMLButtonElement {
-  const opener = button(
-    { class: "quiet icon-button", "aria-label": label, "aria-haspopup": "menu", "aria-expanded": "false" },
-    () => (opener.getAttribute("aria-expanded") === "true" ? undefined : openMenu(opener, label, items)),
-  );
+  const attributes = { class: "quiet icon-button", "aria-label": label, "aria-haspopup": "menu", "aria-expanded": "false" };
+  const opener = make("button", { type: "button", ...attributes });
+  opener.addEventListener("click", (event) => {
+    // While its menu is open the browser takes the press itself, and closes it.
+    if (opener.popoverTargetElement) return;
+    event.preventDefault();
+    openMenu(opener, label, items);
+  });
   opener.append(icon("more"));
   opener.addEventListener("keydown", (event) => {
     if (event.key !== "ArrowDown" && event.key !== "ArrowUp") return;
@@ -20,7 +24,7 @@ export function menuButton(label: string, items: readonly Item[]): HTMLButtonEle
   return opener;
 }
 
-function openMenu(opener: HTMLElement, label: string, items: readonly Item[]): void {
+function openMenu(opener: HTMLButtonElement, label: string, items: readonly Item[]): void {
   const menu = make("div", { class: "menu", role: "menu", "aria-label": label, popover: "auto" });
   const entries = items.map(({ label: text, run, dangerous }) =>
     button({ role: "menuitem", tabindex: "-1", class: dangerous ? "dangerous" : undefined }, () => {
@@ -29,28 +33,33 @@ function openMenu(opener: HTMLElement, label: string, items: readonly Item[]): v
     }, text),
   );
   menu.append(...entries);
-  menu.addEventListener("keydown", (event) => {
-    const at = entries.indexOf(document.activeElement as HTMLButtonElement);
-    const to = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: -1 }[event.key];
-    if (to === undefined) {
-      if (event.key === "Tab") menu.hidePopover();
-      if (event.key === "Escape") event.stopPropagation(); // It closes this menu and nothing around it.
-      return;
-    }
-    event.preventDefault();
-    entries.at(to % entries.length)?.focus();
-  });
-  menu.addEventListener("toggle", (event) => {
-    if ((event as ToggleEvent).newState === "open") return;
-    put(opener, "aria-expanded", "false");
-    if (menu.contains(document.activeElement) || document.activeElement === document.body) opener.focus();
-    menu.remove();
+  menu.addEventListener("keydown", (event) => onKey(event, menu, entries));
+  // At once: what is pressed next must find the button as it looks.
+  menu.addEventListener("beforetoggle", ({ newState }) => {
+    put(opener, "aria-expanded", String(newState === "open"));
+    if (newState === "open") return;
+    if (menu.contains(document.activeElement)) opener.focus();
+    // Not now: the press that closes it may be on the button, and is not over.
+    setTimeout(() => menu.remove());
+    opener.popoverTargetElement = null;
   });
   opener.after(menu);
-  put(opener, "aria-expanded", "true");
   menu.showPopover();
+  opener.popoverTargetElement = menu;
   place(menu, opener.getBoundingClientRect());
   entries[0]?.focus();
+}
+
+function onKey(event: KeyboardEvent, menu: HTMLElement, entries: readonly HTMLElement[]): void {
+  const at = entries.indexOf(document.activeElement as HTMLElement);
+  const to = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: -1 }[event.key];
+  if (to === undefined) {
+    if (event.key === "Tab") menu.hidePopover();
+    if (event.key === "Escape") event.stopPropagation(); // It closes this menu and nothing around it.
+    return;
+  }
+  event.preventDefault();
+  entries.at(to % entries.length)?.focus();
 }
 
 /** Below the button, or above it where there is no room. */

@@ -1,17 +1,19 @@
-/** The empty chat: what there is to see here, prompts to begin with, and what each demo model shows. */
+/** The empty chat: prompts to begin with, what to try while an answer comes, and what each demo model shows. */
 
 import { linkTo } from "./address.js";
 import { button, make } from "./dom.js";
 
 const PROMPTS = [
-  "Why does an answer survive a reload here?",
-  "Tell me something about copper wire and patience",
-  "Naïve café 日本語 🧵 – do you count bytes or characters?",
+  "Why does an answer survive a reload?",
+  "Tell me about copper wire and patience",
+  "Naïve café 日本語 🧵: bytes or characters?",
 ];
 
+/** Its answers leave time for what there is to try. Whoever has a model of their own asks that one. */
+const SLOW = "demo/slow";
+
 const DEMOS: Readonly<Record<string, string>> = {
-  demo: "streams an invented answer",
-  "demo/slow": "the same at reading speed: time to pull the plug",
+  [SLOW]: "the usual answer at reading speed: time to pull the plug",
   "demo/long": "ten thousand deltas as fast as they come",
   "demo/reasoning": "thinks first, folded away",
   "demo/tool": "calls a tool and waits for you",
@@ -21,7 +23,8 @@ const DEMOS: Readonly<Record<string, string>> = {
 };
 
 export type WelcomeEvents = {
-  readonly onPrompt: (text: string) => void;
+  /** Send this, to this model if one is named. */
+  readonly onPrompt: (text: string, model: string | undefined) => void;
   readonly onModel: (name: string) => void;
 };
 
@@ -31,20 +34,21 @@ export class Welcome {
   readonly #models = make("ul", { class: "demos" });
   readonly #modelsSection: HTMLElement;
   readonly #events: WelcomeEvents;
+  #slow: string | undefined;
 
   constructor(events: WelcomeEvents) {
     this.#events = events;
     const things = make(
       "ol",
       { class: "things" },
-      thing("Reload this page", "in the middle of an answer. It goes on where it was, word for word."),
-      thing("Pull the plug", "up there. The connection is cut at once; watch it heal and prove that nothing is missing."),
-      make("li", {}, make("strong", {}, this.#tab), make("span", {}, "of this chat. Both show the same answer live, and either can stop it.")),
+      thing("Pull the plug", "The button above cuts the connection. Watch it heal, and prove that no word is missing."),
+      thing("Reload this page", "The answer goes on where it was, word for word."),
+      thing(this.#tab, "Both show the same answer live, and either can stop it."),
     );
     const prompts = make(
       "ul",
       { class: "prompts" },
-      ...PROMPTS.map((text) => make("li", {}, button({}, () => events.onPrompt(text), text))),
+      ...PROMPTS.map((text) => make("li", {}, button({}, () => events.onPrompt(text, this.#slow), text))),
     );
     this.#modelsSection = make(
       "section",
@@ -55,18 +59,19 @@ export class Welcome {
     this.element = make(
       "section",
       { class: "welcome", "aria-labelledby": "welcome-title" },
-      make("h2", { id: "welcome-title" }, "An answer that nothing can break."),
-      make("p", { class: "lead" }, "Send something. Then, while it streams, try one of these:"),
-      things,
-      make("h3", {}, "Begin with"),
+      make("h2", { id: "welcome-title" }, "Answers that outlive their connection"),
+      make("p", { class: "lead" }, "Ask anything, or one of these:"),
       prompts,
+      make("h3", {}, "Then, while the answer comes"),
+      things,
       this.#modelsSection,
     );
   }
 
   update(session: string, models: readonly string[]): void {
+    this.#slow = models.find((name) => name === SLOW);
     this.#tab.href = linkTo(session);
-    const demos = models.filter((name) => name in DEMOS && name !== "demo");
+    const demos = models.filter((name) => name in DEMOS);
     this.#modelsSection.hidden = demos.length === 0;
     if (this.#models.childElementCount === demos.length) return;
     this.#models.replaceChildren(
@@ -77,6 +82,6 @@ export class Welcome {
   }
 }
 
-function thing(title: string, text: string): HTMLElement {
+function thing(title: string | Node, text: string): HTMLElement {
   return make("li", {}, make("strong", {}, title), make("span", {}, text));
 }

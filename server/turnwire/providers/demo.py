@@ -160,7 +160,8 @@ def _answer_to(question: _Question) -> str:
     lines = [
         _OPENINGS[question.seed % len(_OPENINGS)],
         f"> {quote or '…'}",
-        f"- **{len(words)}** words, {len(question.text)} characters — {len(question.text.encode())} bytes in UTF-8",
+        f"- **{len(words)}** {'word' if len(words) == 1 else 'words'}, {len(question.text)} characters — "
+        f"{len(question.text.encode())} bytes in UTF-8",
         f"- the longest of them is `{longest}`, or backwards `{longest[::-1]}`",
         f"- in small capitals, more or less: {quote[:40].upper() or '∅'} ✨",
     ]
