@@ -74,6 +74,14 @@ async def test_keys_alone_ask_stop_edit_and_choose(tab: Tab, script: Script) -> 
     await expect(tab.turn("By key").get_by_role("button", name="Edit")).to_be_focused()
 
 
+async def test_the_first_stop_skips_to_the_message_box_and_stays_in_the_chat(tab: Tab) -> None:
+    session = tab.session
+    await tab_to(tab, tab.page.get_by_role("link", name="Skip to the message box"), "Shift+Tab")
+    await tab.page.keyboard.press("Enter")
+    await expect(tab.message).to_be_focused()
+    assert tab.session == session
+
+
 async def test_keys_alone_write_lines_rename_and_delete(tab: Tab) -> None:
     keyboard = tab.page.keyboard
     await tab_to(tab, tab.message)

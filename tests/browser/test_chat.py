@@ -12,6 +12,13 @@ from tests.support.provider_server import Gate, ProviderServer, Reply
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
+# The markup of an answer without what only groups it for the browser's sake.
+MARKUP = """(answer) => {
+    const copy = answer.cloneNode(true);
+    for (const group of copy.querySelectorAll(".chunk, .run")) group.replaceWith(...group.childNodes);
+    return copy.innerHTML;
+}"""
+
 
 async def test_an_answer_streams_in_and_is_proved_when_it_ends(tab: Tab, script: Script) -> None:
     held, first = asyncio.Event(), words(20)
@@ -177,6 +184,28 @@ async def test_an_answer_and_a_block_of_code_can_be_copied(tab: Tab, script: Scr
         await tab.page.wait_for_function(
             "(text) => navigator.clipboard.readText().then((t) => t.trim() === text)", arg=text
         )
+
+
+async def test_an_answer_that_came_in_pieces_looks_like_the_same_one_read_as_a_whole(tab: Tab, script: Script) -> None:
+    plain = "".join(f"a plain sentence number {number}, and so on. " for number in range(150))
+    items = "".join(f"{number}. item *{number}*\n" for number in range(3, 40))
+    rows = "".join(f"| {number} | **{number * number}** |\n" for number in range(40))
+    code = "".join(f"line({number})\n" for number in range(300))
+    answer = (
+        f"## {plain[:40]}\n\n{plain}\n\n{items}\n| n | n² |\n|---|--:|\n{rows}\n```py\n{code}```\n\n"
+        "[end][e]\n\n[e]: https://example.invalid"
+    )
+    pieces = [answer[at : at + 7] for at in range(0, len(answer), 7)]
+    script.plays("In pieces", says(pieces, every_ms=0.2))
+    await tab.say("In pieces")
+    await tab.is_proved("In pieces")
+    await expect(tab.answer("In pieces").get_by_role("link", name="end")).to_have_count(1)
+    streamed = await tab.answer("In pieces").evaluate(MARKUP)
+    await tab.page.reload()
+    await tab.is_proved("In pieces")
+    await expect(tab.answer("In pieces").get_by_role("link", name="end")).to_have_count(1)
+    assert await tab.answer("In pieces").evaluate(MARKUP) == streamed
+    assert streamed.count("<li>") == 37 and streamed.count("<tr>") == 41 and '<ol start="3">' in streamed
 
 
 async def test_an_error_says_what_to_do_and_the_chat_goes_on(tab: Tab, script: Script) -> None:

@@ -117,6 +117,33 @@ async def test_a_message_typed_offline_survives_a_reload_and_is_sent_once(
     assert asked(provider, "Typed before a reload") == 1
 
 
+async def test_a_message_stopped_before_it_was_sent_goes_when_it_is_told_to_or_is_forgotten(
+    new_tab: NewTab, proxy: CuttingProxy, provider: ProviderServer
+) -> None:
+    tab = await new_tab()
+    tab.expected.append(NETWORK)
+    await tab.visit(proxy.http_url)
+    proxy.refusing = True
+    proxy.cut()
+    await expect(tab.connection).to_have_text(AWAY)
+    for question in ("Keep me back", "Forget me"):
+        await tab.say(question)
+        await tab.button("Stop").click()
+        await expect(tab.turn(question)).to_have_attribute("data-status", "error")
+        await expect(tab.turn(question).locator(".error")).to_contain_text("Stopped before it was sent.")
+    await tab.turn("Forget me").get_by_role("button", name="Discard").click()
+    await expect(tab.turn("Forget me")).to_have_count(0)
+    proxy.refusing = False
+    await tab.is_live()
+    await expect(tab.turn("Keep me back")).to_have_attribute("data-status", "error")
+    await tab.turn("Keep me back").get_by_role("button", name="Send again").click()
+    await tab.ends("Keep me back", "This was not rehearsed.")
+    await tab.page.reload()
+    await tab.ends("Keep me back", "This was not rehearsed.")
+    await expect(tab.turns).to_have_count(1)
+    assert (asked(provider, "Keep me back"), asked(provider, "Forget me")) == (1, 0)
+
+
 async def test_a_server_that_is_killed_and_restarted_leaves_one_clear_error_and_a_chat_that_goes_on(
     new_tab: NewTab, proxy: CuttingProxy, script: Script, settings: dict[str, str], tmp_path: Path
 ) -> None:
