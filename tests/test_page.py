@@ -91,4 +91,4 @@ def test_the_licences_of_bundled_packages_go_along() -> None:
     licences = (WEB / "markdown.LICENSE.txt").read_text(encoding="utf-8")
     for package in ("marked", "dompurify"):
         assert re.search(rf"^--- {package} \d+\.\d+\.\d+ \(.+\) ---$", licences, re.MULTILINE)
-    assert "@license DOMPurify" in (WEB / "markdown.js").read_text(encoding="utf-8")[-2000:]
+    assert "@license DOMPurify" in (WEB / "markdown.js").read_text(encoding="utf-8")

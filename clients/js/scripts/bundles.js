@@ -4,34 +4,26 @@
  */
 import { readFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
-import { build } from "esbuild";
+import { rolldown } from "rolldown";
 
 /** @typedef {{ name: string, text: string }} Served */
 
 export const PACKAGE = fileURLToPath(new URL("..", import.meta.url));
 
 /** Each is a file of its own, so that the page loads the very client that others import. */
-const SERVED = ["@turnwire/client", "./markdown.js"];
-
-/** @type {import("esbuild").Plugin} */
-const served = {
-  name: "served",
-  setup({ onResolve }) {
-    onResolve({ filter: /./ }, ({ path, kind }) => {
-      if (kind === "entry-point" || !SERVED.includes(path)) return undefined;
-      return { path: path === "@turnwire/client" ? "./turnwire.js" : path, external: true };
-    });
-  },
-};
+const SERVED = new Map([
+  ["@turnwire/client", "./turnwire.js"],
+  ["./markdown.js", "./markdown.js"],
+]);
 
 /** The client: what is published, as one file. */
 export async function client() {
-  return bundle("turnwire.js", "src/index.ts", "none");
+  return bundle("turnwire.js", "src/index.ts");
 }
 
 /** What of it a page loads at once: all but what speaks HTTP, which comes when it is first asked for. */
 export async function core() {
-  return bundle("core.js", "src/index.ts", "none", ["./rest.js"]);
+  return bundle("core.js", "src/index.ts", ["./rest.js"]);
 }
 
 /**
@@ -40,36 +32,38 @@ export async function core() {
  */
 export async function* bundles() {
   yield await client();
-  yield await bundle("markdown.js", "playground/markdown.ts", "eof");
+  yield await bundle("markdown.js", "playground/markdown.ts");
   yield await licences("markdown.LICENSE.txt", ["marked", "dompurify"]);
-  yield await bundle("playground.js", "playground/main.ts", "none");
+  yield await bundle("playground.js", "playground/main.ts");
 }
 
 /**
  * @param {string} name
  * @param {string} source
- * @param {"none" | "eof"} legalComments
  * @param {string[]} external
  * @returns {Promise<Served>}
  */
-async function bundle(name, source, legalComments, external = []) {
-  const { outputFiles } = await build({
-    absWorkingDir: PACKAGE,
-    entryPoints: [source],
-    bundle: true,
-    write: false,
-    minify: true,
-    charset: "utf8",
-    format: "esm",
-    target: "es2022",
-    legalComments,
-    external,
-    plugins: [served],
-    logLevel: "silent",
+async function bundle(name, source, external = []) {
+  const made = await rolldown({
+    cwd: PACKAGE,
+    input: source,
+    external: (id, importer) => importer !== undefined && (SERVED.has(id) || external.includes(id)),
+    // The sources import each other as they are called once compiled.
+    resolve: { extensionAlias: { ".js": [".ts", ".js"] } },
+    transform: { target: "es2022" },
+    onLog(level, log) {
+      throw new Error(`${level}: ${log.message}`);
+    },
   });
-  const [made] = outputFiles;
-  if (made === undefined) throw new Error(`esbuild made nothing of ${source}`);
-  return { name, text: made.text };
+  const { output } = await made.generate({
+    format: "esm",
+    minify: true,
+    codeSplitting: false,
+    comments: { legal: true, annotation: false, jsdoc: false },
+    paths: Object.fromEntries(SERVED),
+  });
+  await made.close();
+  return { name, text: output[0].code };
 }
 
 /**

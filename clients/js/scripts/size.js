@@ -2,7 +2,7 @@
 import { gzipSync } from "node:zlib";
 import { client, core } from "./bundles.js";
 
-const BYTES_MAX = 8_500;
+const BYTES_MAX = 8_000;
 
 const [bytes, whole] = (await Promise.all([core(), client()])).map(({ text }) => gzipSync(text, { level: 9 }).length);
 if (bytes === undefined) throw new Error("nothing was built");

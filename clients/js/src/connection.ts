@@ -24,7 +24,7 @@ const STABLE_MS = 5_000;
 export const ABNORMAL = 1006;
 const TRANSPORT_TOO_LARGE = 1009;
 const TRY_AGAIN_LATER = 1013;
-const NO_ANSWER = "No Turnwire server answers at this address.";
+const NO_ANSWER = because("No Turnwire server answers at this address.");
 export const NOT_TURNWIRE = because("The server at this address does not speak Turnwire.");
 
 /**
@@ -39,8 +39,8 @@ export class Connection {
   /** The hello went out: commands may be sent. */
   greeted = false;
   welcome: Welcome | undefined;
-  /** Why it is offline or refused: a sentence for users. */
-  problem: string | undefined;
+  /** Why it is offline or refused. */
+  problem: ErrorBody | undefined;
   /** When `tick` is to be called, in ms of the time that goes in; Infinity: not by itself. */
   due = Infinity;
 
@@ -92,13 +92,13 @@ export class Connection {
     return [];
   }
 
-  /** The socket closed, or never opened. `chance` lies in [0, 1). `reason`: a sentence, where the code says nothing. */
-  lost(code: number, now: number, chance: number, reason?: string): Effect[] {
+  /** The socket closed, or never opened. `chance` lies in [0, 1). */
+  lost(code: number, now: number, chance: number): Effect[] {
     // A cut says nothing of a server; one that hears the hello and closes in order is another kind.
     const foreign = this.greeted && !this.welcome && code !== ABNORMAL;
     const said = this.#lastError ?? (foreign ? NOT_TURNWIRE : undefined);
     if ((code >= 4000 && code < 4500) || code === TRANSPORT_TOO_LARGE) {
-      this.problem = this.#lastError?.message ?? `The server refused this client (close code ${code}).`;
+      this.problem = this.#lastError ?? because(`The server refused this client (close code ${code}).`);
       this.#rest();
       this.status = "refused";
       return ["lost"];
@@ -109,7 +109,7 @@ export class Connection {
     const ceiling_ms = Math.min(BACKOFF_MAX_MS, BACKOFF_BASE_MS * 2 ** this.#tries++);
     // Whoever was told to go is expected back at a time of its own.
     const back = this.#leaveAt < Infinity ? this.#leaveAt : now + chance * ceiling_ms;
-    this.problem = reason ?? said?.message ?? (this.welcome ? undefined : NO_ANSWER);
+    this.problem = said ?? (this.welcome ? undefined : NO_ANSWER);
     this.#rest();
     this.status = "offline";
     this.due = Math.max(back, now + (said?.retry_after_ms ?? 0));

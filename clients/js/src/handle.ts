@@ -12,7 +12,7 @@ export class Handle implements TurnHandle {
 
   readonly #find: () => TurnState | undefined;
   readonly #cancel: () => Promise<void>;
-  #resolve: (outcome: Outcome) => void = () => {};
+  #resolve!: (outcome: Outcome) => void;
   /** Readers who wait for a change. */
   #waiting: (() => void)[] = [];
 

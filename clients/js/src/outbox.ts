@@ -109,24 +109,24 @@ export class Outbox {
   }
 
   /**
-   * An answer came: `unknown` is none of these commands', `refused` a turn was; a number is in how many ms the command is
-   * to be unsent.
+   * An answer came: true if that is all, undefined if it is none of these commands'; `refused` a turn was; a number is in
+   * how many ms the command is to be unsent.
    */
-  answer(id: string, frame: Ack | WireError): "unknown" | "done" | "refused" | number {
+  answer(id: string, frame: Ack | WireError): true | "refused" | number | undefined {
     const waiting = this.#waiting.get(id);
-    if (!waiting) return "unknown";
+    if (!waiting) return undefined;
     const isTurn = waiting.frame.type === "turn.create";
     if (frame.type === "ack") {
       if (isTurn) waiting.seq = frame.seq as number;
       else this.#settle(waiting);
-      return "done";
+      return true;
     }
     const { error } = frame;
     const { code, retry, retry_after_ms } = error;
     if (retry === "same_frame" && code !== "busy" && retry_after_ms && ++waiting.tries < TRIES_MAX) return retry_after_ms;
     if (!isTurn) {
       this.#settle(waiting, new TurnwireError(error));
-      return "done";
+      return true;
     }
     this.hold(waiting.id, error);
     return "refused";
@@ -171,7 +171,7 @@ export class Outbox {
       if (mine.length + others.length) this.#store.setItem(this.#name, JSON.stringify([...others, ...mine]));
       else this.#store.removeItem(this.#name);
     } catch {
-      this.#onFault("Storage is full: a message typed offline would not survive a reload.");
+      this.#onFault("Storage is full: a reload would lose what was not sent.");
     }
   }
 }

@@ -1,8 +1,9 @@
 /** What is at rest, over HTTP (docs/http.md): the list of sessions, and the turns before those that one was opened with. */
 
 import { because, TurnwireError } from "./errors.js";
-import { defined } from "./turn_state.js";
-import type { Page, SessionInfo, Sessions } from "./types.js";
+import { camel } from "./names.js";
+import { type TurnState, turnsOf } from "./turn_state.js";
+import type { SessionInfo, Sessions } from "./types.js";
 import type { ErrorBody, TurnSnapshot } from "./wire.js";
 
 const TIMEOUT_MS = 15_000;
@@ -13,9 +14,11 @@ type WireSession = Omit<SessionInfo, "id" | "createdAt" | "updatedAt"> & {
   updated_at: number;
 };
 
+type EarlierPage = { limit: number; before: string | undefined };
+
 export type AtRest = Sessions & {
   /** Turns before the turn `before`, oldest first; `next` null when there are no more. */
-  turns(id: string, page: Page): Promise<{ turns: TurnSnapshot[]; next: string | null }>;
+  turns(id: string, page: EarlierPage): Promise<{ turns: TurnState[]; next: string | null }>;
 };
 
 /** `url` is the WebSocket's: the sessions are its neighbours. */
@@ -47,7 +50,15 @@ export function atRest(url: string, token: (() => Promise<string>) | undefined):
     },
     rename: (id, title) => call("PATCH", path(id), { title }),
     delete: (id) => call("DELETE", path(id)),
-    turns: (id, page) => call("GET", `${path(id)}/turns${query(page)}`),
+    async turns(id, page) {
+      type Told = { turns: TurnSnapshot[]; next: string | null };
+      const { turns, next } = await call<Told>("GET", `${path(id)}/turns${query(page)}`);
+      try {
+        return { turns: turnsOf(turns), next };
+      } catch {
+        throw new TurnwireError(because("The earlier messages came damaged."));
+      }
+    },
   };
 }
 
@@ -55,8 +66,8 @@ function path(id: string): string {
   return `/${encodeURIComponent(id)}`;
 }
 
-function query(page: Page): string {
-  return `?${new URLSearchParams(defined<Record<string, string>>(page))}`;
+function query(page: object): string {
+  return `?${new URLSearchParams(camel(page) as Record<string, string>)}`;
 }
 
 function infoOf({ session: id, created_at, updated_at, ...rest }: WireSession): SessionInfo {

@@ -2,9 +2,11 @@
 
 import { because, TurnwireError } from "./errors.js";
 import { Handle } from "./handle.js";
-import { newId, snake } from "./names.js";
+import { camel, newId, snake } from "./names.js";
+import type { Outbox } from "./outbox.js";
 import { type Outcome, Transcript } from "./transcript.js";
-import { defined, errorOf, isOver, type TurnState, turnsOf } from "./turn_state.js";
+import { errorOf, isOver, type TurnState } from "./turn_state.js";
+import type { TurnTree } from "./turn_tree.js";
 import type { Turnwire } from "./turnwire.js";
 import type { Ask, InputPart, SendOptions, Session, Snapshot, TurnHandle } from "./types.js";
 import type { ErrorBody, ServerFrame, TurnCreate } from "./wire.js";
@@ -19,6 +21,8 @@ export class ChatSession implements Session {
   /** The client sends its frames here. */
   followed = false;
   readonly #client: Turnwire;
+  readonly #outbox: Outbox;
+  readonly #tree: TurnTree;
   readonly #listeners = new Set<() => void>();
   readonly #handles = new Map<string, Handle>();
   readonly #initial: Snapshot | undefined;
@@ -28,14 +32,16 @@ export class ChatSession implements Session {
   /** What the newest snapshot was made of. */
   #stamp = "";
 
-  constructor(id: string, client: Turnwire, initial?: Snapshot) {
+  constructor(id: string, client: Turnwire, outbox: Outbox, initial?: Snapshot) {
     this.id = id;
     this.#client = client;
+    this.#outbox = outbox;
     this.#initial = initial;
     this.transcript = new Transcript(id);
-    for (const { frame, held } of client.outbox.creates(id)) {
+    this.#tree = this.transcript.tree;
+    for (const { frame, held } of outbox.creates(id)) {
       this.#add(frame);
-      if (held) this.#end(this.transcript.tree.fail(this.#turn(frame.turn), held), held);
+      if (held) this.#end(this.#tree.fail(this.#turn(frame.turn), held), held);
     }
   }
 
@@ -49,7 +55,8 @@ export class ChatSession implements Session {
     if (!this.#snapshot || stamp !== this.#stamp) {
       this.#stamp = stamp;
       const { hasEarlier, busy } = tree;
-      this.#snapshot = defined({ turns: tree.views(), hasEarlier, busy, loaded, connection, problem, title, deleted });
+      const turns = tree.views();
+      this.#snapshot = camel({ turns, hasEarlier, busy, loaded, connection, problem, title, deleted }) as Snapshot;
     }
     return this.#snapshot as Snapshot;
   }
@@ -64,20 +71,14 @@ export class ChatSession implements Session {
   }
 
   async loadEarlier(): Promise<void> {
-    const { tree } = this.transcript;
-    const before = tree.oldest;
     const rest = await this.#client.rest();
-    const { turns, next } = await rest.turns(this.id, { limit: EARLIER_TURNS, ...(before && { before }) });
-    try {
-      tree.prepend(turnsOf(turns), next !== null);
-    } catch {
-      throw new TurnwireError(because("The earlier messages came damaged."));
-    }
+    const { turns, next } = await rest.turns(this.id, { limit: EARLIER_TURNS, before: this.#tree.oldest });
+    this.#tree.prepend(turns, next !== null);
     this.#changed();
   }
 
   showBranch(turn: string): void {
-    this.transcript.tree.show(turn);
+    this.#tree.show(turn);
     this.#changed();
   }
 
@@ -87,7 +88,7 @@ export class ChatSession implements Session {
     const { tree, loaded } = this.transcript;
     // What the reader sees is what is followed, whatever other devices have sent since. Before that is known, in a session
     // without turns and behind a turn that may yet be refused, the server knows better.
-    const last = loaded && tree.visible().findLast((turn) => turn.told || !turn.error);
+    const last = loaded && tree.visible().filter((turn) => turn.told || !turn.error).at(-1);
     return this.#create({ input: partsOf(input) }, { ...(last && last.told && { parent: last.id }), ...options });
   }
 
@@ -103,8 +104,8 @@ export class ChatSession implements Session {
     const state = this.#turn(turn);
     if (state.told) return;
     state.error = undefined;
-    this.transcript.tree.touch(state);
-    this.#client.outbox.release(turn);
+    this.#tree.touch(state);
+    this.#outbox.release(turn);
     this.#send();
   }
 
@@ -117,7 +118,7 @@ export class ChatSession implements Session {
   }
 
   async stop(): Promise<void> {
-    const open = this.transcript.tree.all().filter((turn) => !isOver(turn));
+    const open = this.#tree.all().filter((turn) => !isOver(turn));
     await Promise.all(open.reverse().map(({ id }) => this.#cancel(id)));
   }
 
@@ -125,20 +126,19 @@ export class ChatSession implements Session {
 
   receive(frame: ServerFrame, now: number): Outcome {
     const outcome = this.transcript.receive(frame, now);
-    if (outcome.resend) this.#client.outbox.unsend(this.id);
+    if (outcome.resend) this.#outbox.unsend(this.id);
     this.settle();
     return outcome;
   }
 
   /** Take out of the outbox what the log has told, and tell whoever holds a turn. */
   settle(): void {
-    const { tree } = this.transcript;
-    for (const { id, seq } of this.#client.outbox.creates(this.id)) {
-      if (tree.get(id)?.told) this.#client.outbox.remove(id);
-      else if (seq !== undefined && this.transcript.isPassed(seq)) this.forget(id, ELSEWHERE);
+    for (const { id, seq } of this.#outbox.creates(this.id)) {
+      if (this.#tree.get(id)?.told) this.#outbox.remove(id);
+      else if (seq !== undefined && this.transcript.passed(seq)) this.forget(id, ELSEWHERE);
     }
     for (const [id, handle] of this.#handles) {
-      const turn = tree.get(id);
+      const turn = this.#tree.get(id);
       if (turn && isOver(turn)) this.#end(turn, errorOf(turn));
       else handle.wake();
     }
@@ -148,18 +148,18 @@ export class ChatSession implements Session {
 
   /** The server would not have this turn; its sender decides. */
   refused(turn: string, error: ErrorBody): void {
-    const state = this.transcript.tree.get(turn);
+    const state = this.#tree.get(turn);
     if (!state || state.told || state.error) return;
-    this.transcript.tree.fail(state, error);
+    this.#tree.fail(state, error);
     this.settle();
   }
 
   /** A turn that the server has not told of is not to be sent, or not to be shown here. */
   forget(turn: string, why = NOT_SENT): void {
-    this.#client.outbox.remove(turn);
-    const state = this.transcript.tree.get(turn);
+    this.#outbox.remove(turn);
+    const state = this.#tree.get(turn);
     if (state) this.#end(state, why);
-    this.transcript.tree.forget(turn);
+    this.#tree.forget(turn);
     this.settle();
   }
 
@@ -177,7 +177,7 @@ export class ChatSession implements Session {
 
   /** Somebody looks at the session, or something is under way. */
   get needed(): boolean {
-    const waits = this.#client.outbox.creates(this.id).some(({ held }) => !held);
+    const waits = this.#outbox.creates(this.id).some(({ held }) => !held);
     return waits || this.#listeners.size + this.#handles.size > 0;
   }
 
@@ -187,7 +187,7 @@ export class ChatSession implements Session {
     const turn = newId("t_");
     const session = this.id;
     const frame = { ...snake(options), ...what, type: "turn.create" as const, id: turn, session, turn };
-    this.#client.outbox.add(frame, this.#client.user);
+    this.#outbox.add(frame, this.#client.user);
     const handle = this.#add(frame);
     this.#send();
     return handle;
@@ -200,12 +200,11 @@ export class ChatSession implements Session {
   }
 
   #add(frame: TurnCreate): Handle {
-    const { tree } = this.transcript;
     const { turn } = frame;
-    tree.addLocal(frame, Date.now());
+    this.#tree.add(frame, Date.now());
     const handle = new Handle(
       turn,
-      () => tree.get(turn),
+      () => this.#tree.get(turn),
       () => this.#cancel(turn),
     );
     this.#handles.set(turn, handle);
@@ -213,15 +212,15 @@ export class ChatSession implements Session {
   }
 
   async #cancel(turn: string): Promise<void> {
-    const waiting = this.#client.outbox.get(turn);
+    const waiting = this.#outbox.get(turn);
     if (waiting?.held) return;
     if (!waiting || waiting.everSent) return this.#client.ask({ type: "turn.cancel", session: this.id, turn });
-    this.#client.outbox.hold(turn, NOT_SENT);
+    this.#outbox.hold(turn, NOT_SENT);
     this.refused(turn, NOT_SENT);
   }
 
   #end(turn: TurnState, error: ErrorBody | undefined): void {
-    this.#handles.get(turn.id)?.end(this.transcript.tree.viewOf(turn), error);
+    this.#handles.get(turn.id)?.end(this.#tree.viewOf(turn), error);
     this.#handles.delete(turn.id);
   }
 
@@ -236,7 +235,7 @@ export class ChatSession implements Session {
   }
 
   #turn(id: string): TurnState {
-    const turn = this.transcript.tree.get(id);
+    const turn = this.#tree.get(id);
     if (!turn) throw new TurnwireError(because("There is no such turn in this chat.", "not_found"));
     return turn;
   }

@@ -22,6 +22,7 @@ const REOPEN_WINDOW_MS = 10_000;
 const REOPENS_MAX = 2;
 const HISTORY = 20;
 const HISTORY_MAX = 200;
+const DELETED = because("The chat was deleted.", "not_found");
 const BROKEN = "This chat does not add up; reload the page.";
 
 /**
@@ -73,7 +74,7 @@ export class Transcript {
   }
 
   /** Whether it was the newest open that was refused. */
-  openRefused(id: string, error: ErrorBody): boolean {
+  refused(id: string, error: ErrorBody): boolean {
     if (id !== this.#opening) return false;
     this.#opening = null;
     this.problem = error.message;
@@ -95,7 +96,7 @@ export class Transcript {
   }
 
   /** The server answered `turn.create` with a seq that this reader has passed: an old turn, which is shown no more. */
-  isPassed(seq: number): boolean {
+  passed(seq: number): boolean {
     return this.#opening === null && !this.#staged && this.#place.seq >= seq;
   }
 
@@ -143,7 +144,7 @@ export class Transcript {
       this.tree.touch();
     } else if (type === "session.deleted") {
       this.deleted = true;
-      this.tree.endAll(because("The chat was deleted.", "not_found"));
+      this.tree.endAll(DELETED);
     } else if (type === "turn.accepted") this.tree.accept(frame);
     else if (Object.hasOwn(APPLY, type)) {
       const turn = this.tree.get(frame.turn);
@@ -177,7 +178,7 @@ export class Transcript {
   #open(from: Place): SessionOpen {
     const id = (this.#opening = `o${++this.#opens}`);
     this.#staged = null;
-    const history = (this.#asked = Math.min(HISTORY_MAX, Math.max(HISTORY, this.tree.toldCount)));
+    const history = (this.#asked = Math.min(HISTORY_MAX, Math.max(HISTORY, this.tree.all().length)));
     const { gen, seq, turn } = from;
     return { type: "session.open", id, session: this.#session, history, ...(gen !== null && { after: { gen, seq, turn } }) };
   }

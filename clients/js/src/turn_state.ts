@@ -75,21 +75,16 @@ export function isOver(turn: TurnState): boolean {
 // --- from frames --------------------------------------------------------------------------------------------------
 
 export function turnOfCommand(command: TurnCreate, at: number, earlier: TurnState | undefined): TurnState {
-  return {
-    ...empty(command.turn, at),
-    parent: (earlier ?? command).parent ?? null,
-    again: command.again ?? undefined,
-    model: command.model ?? undefined,
-    floating: command.parent === undefined && !command.again,
-    input: (earlier ?? command).input ?? [],
-  };
+  const { parent, input } = earlier ?? command;
+  const floating = command.parent === undefined && !command.again;
+  return { ...made(command, at, "sending"), parent: parent ?? null, floating, input: input ?? [] };
 }
 
 /** Throws TypeError when the frame makes no sense, as do all functions here that take one. */
 export function turnOf(frame: TurnAccepted | TurnSnapshot): TurnState {
-  const { turn: id, at, parent, again, model, state } = frame;
-  const phase = state === "queued" || state === "parked" ? state : "running";
-  const turn: TurnState = { ...empty(id, at), parent, again, model, phase, told: true };
+  const { state } = frame;
+  const turn = made(frame, frame.at, state === "queued" || state === "parked" ? state : "running");
+  turn.told = true;
   fill(turn, frame);
   return turn;
 }
@@ -151,12 +146,12 @@ function end(turn: TurnState, terminal: TurnDone | TurnErrorFrame): void {
 
 /** The terminal must name exactly the parts that are here, each by its length and checksum in UTF-8. */
 function prove({ parts }: TurnState, terminal: TurnDone | TurnErrorFrame): void {
-  const named = new Map(terminal.parts.map(({ part, bytes, crc32 }) => [part, `${bytes} ${crc32}`]));
   const proved = parts.every(({ text }, number) => {
     const bytes = new TextEncoder().encode(text);
-    return named.get(number) === `${bytes.length} ${crc32(bytes)}`;
+    const sum = crc32(bytes);
+    return terminal.parts.some((one) => one.part === number && one.bytes === bytes.length && one.crc32 === sum);
   });
-  if (!proved || named.size !== parts.length) throw new TypeError("parts");
+  if (!proved || terminal.parts.length !== parts.length) throw new TypeError("parts");
   if (terminal.type === "turn.error" && !terminal.error) throw new TypeError("error");
 }
 
@@ -174,8 +169,11 @@ function takeText({ parts }: TurnState, { part: number, kind, text, call, name, 
   part.view = undefined;
 }
 
-function empty(id: string, at: number): TurnState {
-  return { id, at, parent: null, input: [], phase: "sending", parts: [], asks: [], told: false, floating: false, epoch: 0 };
+/** Without its input. */
+function made(frame: TurnCreate | TurnAccepted | TurnSnapshot, at: number, phase: TurnState["phase"]): TurnState {
+  const { turn: id, parent, again, model } = frame;
+  const about = { id, at, phase, parent: parent ?? null, again: again ?? undefined, model: model ?? undefined };
+  return { ...about, input: [], parts: [], asks: [], told: false, floating: false, epoch: 0 };
 }
 
 // --- to people ----------------------------------------------------------------------------------------------------
@@ -189,7 +187,7 @@ export function viewOf(turn: TurnState, siblings: readonly string[]): Turn {
 function viewed(turn: TurnState, siblings: readonly string[]): Turn {
   const { id, parent, again, model, input, retrying, terminal, told } = turn;
   const error = errorOf(turn);
-  return defined({
+  return camel({
     id,
     parent,
     siblings,
@@ -207,7 +205,7 @@ function viewed(turn: TurnState, siblings: readonly string[]): Turn {
     error: error && camel(error),
     unsent: error && !told ? true : undefined,
     proved: terminal && true,
-  });
+  }) as Turn;
 }
 
 function endOf({ finish_reason, cost, first_token_ms, duration_ms, model }: TurnDone): object {
@@ -227,8 +225,8 @@ function statusOf(turn: TurnState): Status {
 
 function partView({ kind, text, call, name, last: complete }: PartState): Part {
   const value = complete && (kind === "tool_call" || kind === "data") ? parsed(text) : undefined;
-  if (kind === "tool_call") return defined({ kind, call, name, argsText: text, args: value, complete });
-  if (kind === "data") return defined({ kind, name, value, complete });
+  if (kind === "tool_call") return camel({ kind, call, name, argsText: text, args: value, complete }) as Part;
+  if (kind === "data") return camel({ kind, name, value, complete }) as Part;
   return { kind, text, complete };
 }
 
@@ -239,9 +237,4 @@ function parsed(text: string): unknown {
   } catch {
     return undefined;
   }
-}
-
-/** The same without fields that are undefined: what has nothing to say is absent. */
-export function defined<Fields>(fields: Record<string, unknown>): Fields {
-  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined)) as Fields;
 }

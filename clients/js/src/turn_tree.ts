@@ -20,10 +20,6 @@ export class TurnTree {
   /** The turn whose branch is shown; null: the newest one's. */
   #shown: string | null = null;
 
-  get toldCount(): number {
-    return this.#told.size;
-  }
-
   get busy(): boolean {
     return this.all().some((turn) => !isOver(turn));
   }
@@ -49,7 +45,7 @@ export class TurnTree {
   // --- changes ------------------------------------------------------------------------------------------------------
 
   /** A turn of this client's, unless the server has told of it already. */
-  addLocal(command: TurnCreate, at: number): void {
+  add(command: TurnCreate, at: number): void {
     if (this.#told.has(command.turn)) return;
     const turn = turnOfCommand(command, at, this.get(command.again));
     this.#local.set(turn.id, turn);
@@ -130,13 +126,9 @@ export class TurnTree {
   /** The visible branch, oldest first: through the turn that was chosen, else the newest one. */
   visible(): TurnState[] {
     const families = this.#siblings();
-    let turn = this.get(this.#shown) ?? this.all().at(-1);
-    const seen = new Set<string>();
-    for (let next = turn; next && !seen.has(next.id); next = this.get(families.get(next.id)?.at(-1))) {
-      seen.add(next.id);
-      turn = next;
-    }
-    return this.#upFrom(turn).reverse();
+    const chosen = this.get(this.#shown) ?? this.all().at(-1);
+    const newest = chain(chosen, ({ id }) => this.get(families.get(id)?.at(-1))).at(-1);
+    return chain(newest, ({ parent }) => this.get(parent)).reverse();
   }
 
   views(): Turn[] {
@@ -149,13 +141,6 @@ export class TurnTree {
   }
 
   // --- within -------------------------------------------------------------------------------------------------------
-
-  /** The turn and its ancestors. No server makes a circle of them, but a loop must end whatever comes. */
-  #upFrom(turn: TurnState | undefined): TurnState[] {
-    const found = new Set<TurnState>();
-    for (let next = turn; next && !found.has(next); next = this.get(next.parent)) found.add(next);
-    return [...found];
-  }
 
   /** Turns that follow whatever is newest when they are taken follow, as far as this client knows, each other. */
   #float(): void {
@@ -185,4 +170,14 @@ export class TurnTree {
     this.#local.delete(turn.id);
     this.touch();
   }
+}
+
+/**
+ * From one turn to the next, as long as there is one. No server makes a circle of them, but a loop must end whatever
+ * comes.
+ */
+function chain(turn: TurnState | undefined, next: (turn: TurnState) => TurnState | undefined): TurnState[] {
+  const found = new Set<TurnState>();
+  for (let at = turn; at && !found.has(at); at = next(at)) found.add(at);
+  return [...found];
 }

@@ -3,7 +3,7 @@
  * decide. One of it serves any number of sessions over one connection, which is made when the first is needed.
  */
 
-import { ABNORMAL, Connection, type Effect, NOT_TURNWIRE } from "./connection.js";
+import { Connection, type Effect, NOT_TURNWIRE } from "./connection.js";
 import { because } from "./errors.js";
 import { newId } from "./names.js";
 import { Outbox } from "./outbox.js";
@@ -20,7 +20,8 @@ const IDLE_SESSIONS_MAX = 20;
 const UNSEEN_MS = 16;
 const UNDRAWN_MS = 320;
 const OPEN_AGAIN_MS = 1_000;
-const CLOSED = because("The connection was closed by this page.", "internal", "reconnect");
+const NO_TOKEN = because("There is no token.");
+const CLOSED = because("This page closed the connection.", "internal", "reconnect");
 
 export class Turnwire {
   /** The list of sessions, over HTTP. */
@@ -33,9 +34,7 @@ export class Turnwire {
   models: readonly string[] = [];
   /** Who the server says is there; undefined before the first welcome. */
   user: string | undefined;
-  /** @internal */
-  readonly outbox: Outbox;
-
+  readonly #outbox: Outbox;
   readonly #url: string;
   readonly #options: Options;
   readonly #connection = new Connection();
@@ -49,8 +48,6 @@ export class Turnwire {
   /** Of the newest dial: what an older one brings is too late. */
   #dials = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
-  /** When the timer fires. */
-  #due = Infinity;
   /** Whose messages may be sent. */
   #claimant: string | undefined;
   /** What the listeners know of the connection. */
@@ -63,11 +60,10 @@ export class Turnwire {
     this.#url = href.replace(/^http/, "ws").replace(/#.*/, "");
     if (!/^wss?:/.test(this.#url)) throw new TypeError(`${url} is no address of a Turnwire server.`);
     this.#options = options;
-    this.outbox = new Outbox(storeOf(options), `turnwire:outbox:${this.#url}`, this.#fault);
-    for (const { frame } of this.outbox.creates()) this.session(frame.session);
-    const { signal } = this.#leaving;
-    globalThis.document?.addEventListener("visibilitychange", this.#wake, { signal });
-    globalThis.window?.addEventListener("online", this.#wake, { signal });
+    this.#outbox = new Outbox(storeOf(options), `turnwire:outbox:${this.#url}`, this.#fault);
+    for (const { frame } of this.#outbox.creates()) this.session(frame.session);
+    // A controller has what these options need of one: its signal.
+    for (const event of ["visibilitychange", "online"]) globalThis.window?.addEventListener(event, this.#wake, this.#leaving);
   }
 
   get connection(): ConnectionStatus {
@@ -76,12 +72,12 @@ export class Turnwire {
 
   /** Why the connection is offline or refused: a sentence for users. */
   get problem(): string | undefined {
-    return this.#connection.problem;
+    return this.#connection.problem?.message;
   }
 
   /** A session of this id, or a new one. The same object for the same id. */
   session(id: string = newId("s_"), initial?: Snapshot): Session {
-    const session = this.#known.get(id) ?? new ChatSession(id, this, initial);
+    const session = this.#known.get(id) ?? new ChatSession(id, this, this.#outbox, initial);
     this.#known.set(id, session);
     return session;
   }
@@ -139,12 +135,12 @@ export class Turnwire {
    * @internal
    */
   flush(again = false): void {
-    const { aborted: closed } = this.#leaving.signal;
+    const closed = this.#leaving.signal.aborted;
     const effects = closed ? [] : this.#connection.want(Date.now(), again);
     if (effects.length) this.#run(effects);
     else if (closed) this.#giveUp(CLOSED);
-    else if (this.connection === "refused") this.#giveUp(because(this.problem as string, "unauthenticated"));
-    else if (this.#connection.greeted) for (const frame of this.outbox.take(this.#claimant)) this.#post(frame);
+    else if (this.connection === "refused") this.#giveUp(this.#connection.problem as ErrorBody);
+    else if (this.#connection.greeted) for (const frame of this.#outbox.take(this.#claimant)) this.#post(frame);
   }
 
   /**
@@ -153,7 +149,7 @@ export class Turnwire {
    */
   ask(command: TurnCancel | TurnRespond): Promise<void> {
     return new Promise((resolve, reject) => {
-      this.outbox.add({ ...command, id: newId("c_") }, this.user, (error) => (error ? reject(error) : resolve()));
+      this.#outbox.add({ ...command, id: newId("c_") }, this.user, (error) => (error ? reject(error) : resolve()));
       this.flush();
     });
   }
@@ -184,12 +180,15 @@ export class Turnwire {
     for (const effect of effects) {
       if (typeof effect === "object") this.#post(effect);
       else if (effect === "dial") void this.#dial();
-      else if (effect === "drop") this.#drop();
+      else if (effect === "drop") {
+        this.#dials++;
+        this.#socket?.close();
+      }
       else if (effect === "refresh") void this.#refresh();
       else if (effect === "greeted") {
         for (const { followed, transcript } of this.#known.values()) if (followed) this.#post(transcript.resume());
       } else {
-        this.outbox.unsend();
+        this.#outbox.unsend();
         // The next connection may be another user's.
         this.#claimant = undefined;
         for (const { transcript } of this.#known.values()) transcript.lost();
@@ -202,28 +201,22 @@ export class Turnwire {
 
   async #dial(): Promise<void> {
     const dial = ++this.#dials;
+    const isCurrent = (): boolean => dial === this.#dials;
     const { token, webSocket = WebSocket } = this.#options;
-    let problem: string | undefined = "There was no token to be had.";
+    let problem: ErrorBody | undefined = NO_TOKEN;
     try {
       const fresh = await token?.();
-      if (dial !== this.#dials) return;
+      if (!isCurrent()) return;
       problem = undefined;
       const socket = new webSocket(this.#url, [SUBPROTOCOL]);
       this.#socket = socket;
-      socket.onopen = () => this.#run(this.#connection.opened(VERSION, fresh));
-      socket.onmessage = ({ data }) => this.#receive(data);
-      socket.onclose = ({ code }) => this.#run(this.#connection.lost(code, Date.now(), Math.random()));
+      socket.onopen = () => isCurrent() && this.#run(this.#connection.opened(VERSION, fresh));
+      socket.onmessage = ({ data }) => isCurrent() && this.#receive(data);
+      socket.onclose = ({ code }) => isCurrent() && this.#run(this.#connection.lost(code, Date.now(), Math.random()));
     } catch {
       // A page's policy may forbid the address: then the constructor throws.
-      if (dial === this.#dials) this.#run(this.#connection.lost(ABNORMAL, Date.now(), Math.random(), problem));
+      if (isCurrent()) this.#run(this.#connection.leave(Date.now(), Math.random(), problem));
     }
-  }
-
-  #drop(): void {
-    this.#dials++;
-    const socket = this.#socket;
-    if (socket) socket.onopen = socket.onmessage = socket.onclose = null;
-    socket?.close();
   }
 
   async #refresh(): Promise<void> {
@@ -248,7 +241,7 @@ export class Turnwire {
       frame = JSON.parse(data as string) as ServerFrame;
       if (typeof frame.type !== "string") throw new TypeError();
     } catch {
-      this.#fault("The server sent a message that is no frame.");
+      this.#fault("The server sent what is no frame.");
       this.#run(this.#connection.leave(Date.now(), Math.random(), NOT_TURNWIRE));
       return;
     }
@@ -263,7 +256,7 @@ export class Turnwire {
     if (frame.type === "welcome") {
       this.user = this.#claimant = frame.user;
       this.models = frame.models;
-      for (const { session, turn } of this.outbox.claim(frame.user)) this.#known.get(session)?.forget(turn);
+      for (const { session, turn } of this.#outbox.claim(frame.user)) this.#known.get(session)?.forget(turn);
       this.flush();
     } else if (frame.type === "ack" || frame.type === "error") this.#answer(frame, session);
     else if (session?.followed) {
@@ -281,16 +274,16 @@ export class Turnwire {
       this.#run(this.#connection.leave(Date.now(), Math.random(), frame.error));
       return;
     }
-    const verdict = this.outbox.answer(id, frame);
-    if (verdict === "done") session?.settle();
+    const verdict = this.#outbox.answer(id, frame);
+    if (verdict === true) session?.settle();
     else if (typeof verdict === "number") {
       setTimeout(() => {
-        this.outbox.unsend(id);
+        this.#outbox.unsend(id);
         this.flush();
       }, verdict);
     } else if (session && frame.type === "error") {
       if (verdict === "refused") session.refused(frame.turn as string, frame.error);
-      else if (session.transcript.openRefused(id, frame.error)) this.#openLater(session, frame.error);
+      else if (session.transcript.refused(id, frame.error)) this.#openLater(session, frame.error);
     }
   }
 
@@ -305,11 +298,11 @@ export class Turnwire {
 
   /** Nothing will come: who waits for it need not wait any longer. */
   #giveUp(error: ErrorBody): void {
-    this.outbox.fail(error);
-    for (const { id, frame, held } of this.outbox.creates()) {
+    this.#outbox.fail(error);
+    for (const { id, frame, held } of this.#outbox.creates()) {
       if (held) continue;
       // What was typed before the page closed this client is sent by the next page.
-      if (error !== CLOSED) this.outbox.hold(id, error);
+      if (error !== CLOSED) this.#outbox.hold(id, error);
       this.#known.get(frame.session)?.refused(id, error);
     }
   }
@@ -317,14 +310,9 @@ export class Turnwire {
   // --- time -----------------------------------------------------------------------------------------------------------
 
   #setTimer(): void {
-    const { due } = this.#connection;
-    if (due === this.#due) return;
-    this.#due = due;
     clearTimeout(this.#timer);
-    const tick = (): void => {
-      this.#due = Infinity;
-      this.#run(this.#connection.tick(Date.now(), Math.random()));
-    };
+    const { due } = this.#connection;
+    const tick = (): void => this.#run(this.#connection.tick(Date.now(), Math.random()));
     // A server that leaves its numbers out makes it NaN.
     if (due < Infinity) this.#timer = setTimeout(tick, Math.max(0, due - Date.now()));
   }

@@ -67,7 +67,7 @@ describe("dialing and greeting", () => {
     const connection = new Connection();
     connection.want(0);
     connection.lost(ABNORMAL, 0, 0.5);
-    expect(connection.problem).toBe("No Turnwire server answers at this address.");
+    expect(connection.problem?.message).toBe("No Turnwire server answers at this address.");
     connection.tick(connection.due, 0);
     connection.opened("1.2.3", undefined);
     const frame = welcome();
@@ -84,13 +84,13 @@ describe("dialing and greeting", () => {
     expect(connection.tick(9_999, 0)).toEqual([]);
     expect(connection.tick(10_000, 0)).toEqual(["drop", "lost"]);
     expect(connection.status).toBe("offline");
-    expect(connection.problem).toBe("No Turnwire server answers at this address.");
+    expect(connection.problem?.message).toBe("No Turnwire server answers at this address.");
   });
 
   test("a server that takes the hello and never welcomes is said not to speak Turnwire, and is tried again", () => {
     const connection = greeting();
     expect(connection.tick(10_000, 0)).toEqual(["drop", "lost"]);
-    expect(connection.problem).toBe("The server at this address does not speak Turnwire.");
+    expect(connection.problem?.message).toBe("The server at this address does not speak Turnwire.");
     expect(connection.status).toBe("offline");
   });
 
@@ -108,17 +108,17 @@ describe("dialing and greeting", () => {
     const connection = greeting();
     expect(connection.leave(5, 0.5, NOT_TURNWIRE)).toEqual(["drop", "lost"]);
     expect(connection.status).toBe("offline");
-    expect(connection.problem).toBe("The server at this address does not speak Turnwire.");
+    expect(connection.problem?.message).toBe("The server at this address does not speak Turnwire.");
     expect(connection.due).toBe(130);
   });
 
   test("a cut before the welcome says nothing of the server, an orderly close does", () => {
     const cut = greeting();
     cut.lost(1006, 5, 0.5);
-    expect(cut.problem).toBe("No Turnwire server answers at this address.");
+    expect(cut.problem?.message).toBe("No Turnwire server answers at this address.");
     const closed = greeting();
     closed.lost(1000, 5, 0.5);
-    expect(closed.problem).toBe("The server at this address does not speak Turnwire.");
+    expect(closed.problem?.message).toBe("The server at this address does not speak Turnwire.");
   });
 
   test("frames of other types, known or not, ask nothing of the connection", () => {
@@ -257,7 +257,7 @@ describe("leaving when the server says so", () => {
     const connection = greeting();
     connection.received(goaway(1_000, 1_000), 0, 0);
     connection.tick(1_000, 0);
-    expect(connection.problem).not.toBe("The server at this address does not speak Turnwire.");
+    expect(connection.problem?.message).not.toBe("The server at this address does not speak Turnwire.");
   });
 });
 
@@ -277,7 +277,7 @@ describe("coming back", () => {
     const connection = live();
     expect(connection.lost(code, 100, 0.5)).toEqual(["lost"]);
     expect(connection.status).toBe("refused");
-    expect(connection.problem).toBe(`The server refused this client (close code ${code}).`);
+    expect(connection.problem?.message).toBe(`The server refused this client (close code ${code}).`);
     expect(connection.due).toBe(Infinity);
     expect(connection.tick(1_000_000, 0)).toEqual([]);
     expect(connection.wake(1_000_000)).toEqual([]);
@@ -299,12 +299,12 @@ describe("coming back", () => {
     const refused = greeting();
     refused.received({ type: "error", error: errorBody({ message: "Your token is not valid." }) }, 1, 0);
     refused.lost(4401, 2, 0);
-    expect(refused.problem).toBe("Your token is not valid.");
+    expect(refused.problem?.message).toBe("Your token is not valid.");
 
     const late = live();
     late.received({ type: "error", error: errorBody({ message: "The server is full." }) }, 1, 0);
     late.lost(4503, 2, 0);
-    expect(late.problem).toBe("The server is full.");
+    expect(late.problem?.message).toBe("The server is full.");
   });
 
   test("an error that answers a command says nothing about the close that follows", () => {
@@ -330,11 +330,12 @@ describe("coming back", () => {
     expect(connection.due).toBe(4_100);
   });
 
-  test("a reason that the caller gives comes first", () => {
+  test("whoever leaves before the socket is open says why", () => {
     const connection = new Connection();
     connection.want(0);
-    connection.lost(ABNORMAL, 1, 0, "There was no token to be had.");
-    expect(connection.problem).toBe("There was no token to be had.");
+    const why = errorBody({ message: "There is no token." });
+    expect(connection.leave(1, 0, why)).toEqual(["drop", "lost"]);
+    expect([connection.status, connection.problem]).toEqual(["offline", why]);
   });
 
   test("the wait grows to twice with each loss, up to 10 s, with full jitter below", () => {
@@ -406,7 +407,7 @@ describe("coming back", () => {
       retry_after_ms: 3_000,
     });
     expect(connection.leave(50, 0.5, draining)).toEqual(["drop", "lost"]);
-    expect(connection.problem).toBe("The server restarts.");
+    expect(connection.problem?.message).toBe("The server restarts.");
     expect(connection.due).toBe(3_050);
   });
 

@@ -32,7 +32,7 @@ const mine = fc.uniqueArray(fc.nat(3), { maxLength: 2 });
 function type(transcript: Transcript, drawn: readonly TurnDrawn[], typed: readonly number[]): void {
   for (const number of typed) {
     const command = create(turnId(number), { parent: parentOf(drawn, number) });
-    if (number < drawn.length) transcript.tree.addLocal(command, 0);
+    if (number < drawn.length) transcript.tree.add(command, 0);
   }
 }
 

@@ -71,7 +71,7 @@ describe("onFault", () => {
     const next = await server.accepted();
     await next.greet();
     await story.answerOpen(next);
-    expect(said.mock.calls).toEqual([["The server sent a message that is no frame."]]);
+    expect(said.mock.calls).toEqual([["The server sent what is no frame."]]);
   });
 });
 

@@ -116,7 +116,7 @@ describe("opening", () => {
   test("an open that was refused is shown as the session's problem, until the next resume", () => {
     const transcript = new Transcript(SESSION);
     const { id } = transcript.resume();
-    expect(transcript.openRefused(id as string, errorBody({ message: "Too many sessions." }))).toBe(true);
+    expect(transcript.refused(id as string, errorBody({ message: "Too many sessions." }))).toBe(true);
     expect(transcript.problem).toBe("Too many sessions.");
     expect(transcript.receive(opened(), 0)).toEqual({});
     expect(transcript.loaded).toBe(false);
@@ -128,7 +128,7 @@ describe("opening", () => {
     const transcript = new Transcript(SESSION);
     const first = transcript.resume();
     transcript.resume();
-    expect(transcript.openRefused(first.id as string, errorBody())).toBe(false);
+    expect(transcript.refused(first.id as string, errorBody())).toBe(false);
     expect(transcript.problem).toBeUndefined();
   });
 });
@@ -335,7 +335,7 @@ describe("frames that make no sense", () => {
 
   test("a turn that is typed here and not told of cannot be continued by the server", () => {
     const transcript = reader();
-    transcript.tree.addLocal({ type: "turn.create", session: SESSION, turn: "t1", input: [] }, 0);
+    transcript.tree.add({ type: "turn.create", session: SESSION, turn: "t1", input: [] }, 0);
     expect(transcript.receive(started("t1", 1), 0).fault).toBeDefined();
   });
 });
@@ -343,21 +343,21 @@ describe("frames that make no sense", () => {
 describe("turns of this client", () => {
   test("an ack whose seq lies behind the reader names a turn that is shown no more", () => {
     const transcript = running();
-    expect(transcript.isPassed(3)).toBe(true);
-    expect(transcript.isPassed(4)).toBe(false);
+    expect(transcript.passed(3)).toBe(true);
+    expect(transcript.passed(4)).toBe(false);
   });
 
   test("nothing is passed while the reader does not know where it stands", () => {
     const transcript = running();
     take(transcript, opened({ seq: 9, turn: "t1", turns: 1 }));
-    expect(transcript.isPassed(1)).toBe(false);
+    expect(transcript.passed(1)).toBe(false);
     take(transcript, snapshot("t1"));
-    expect(transcript.isPassed(9)).toBe(true);
+    expect(transcript.passed(9)).toBe(true);
     transcript.resume();
-    expect(transcript.isPassed(1)).toBe(false);
+    expect(transcript.passed(1)).toBe(false);
   });
 
   test("before anything was loaded nothing is passed", () => {
-    expect(new Transcript(SESSION).isPassed(1)).toBe(false);
+    expect(new Transcript(SESSION).passed(1)).toBe(false);
   });
 });

@@ -259,7 +259,7 @@ describe("histories", () => {
 
   test("a turn of this client that is not told of yet outlives every snapshot", () => {
     const transcript = running();
-    transcript.tree.addLocal({ type: "turn.create", session: SESSION, turn: "mine", input: [], parent: "t2" }, 0);
+    transcript.tree.add({ type: "turn.create", session: SESSION, turn: "mine", input: [], parent: "t2" }, 0);
     adopt(transcript, [ended("t1", "first")], { gen: "g_2", seq: 9 });
     expect(transcript.tree.get("mine")).toMatchObject({ told: false, phase: "sending" });
     expect(transcript.tree.busy).toBe(true);

@@ -155,7 +155,7 @@ describe("the status of a turn", () => {
 
   test("a turn that was refused is unsent, and one that the server has told of is not", () => {
     const transcript = reader();
-    transcript.tree.addLocal({ type: "turn.create", session: "s_1", turn: "mine", input: [] }, AT);
+    transcript.tree.add({ type: "turn.create", session: "s_1", turn: "mine", input: [] }, AT);
     expect(view(transcript, "mine")).toMatchObject({ status: "sending", createdAt: new Date(AT) });
     const mine = transcript.tree.get("mine");
     if (mine) transcript.tree.fail(mine, errorBody({ code: "busy" }));

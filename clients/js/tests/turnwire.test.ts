@@ -148,7 +148,7 @@ describe("tokens", () => {
     turnwire.subscribe(() => problems.push(turnwire.problem));
     turnwire.session("s_1").subscribe(() => {});
     expect((await (await server.accepted()).greet()).token).toBe("t");
-    expect(problems).toContain("There was no token to be had.");
+    expect(problems).toContain("There is no token.");
     await becomes(turnwire, ({ connection, problem }) => connection === "live" && problem === undefined);
   });
 
@@ -377,8 +377,7 @@ describe("coming back", () => {
     let looks = 0;
     Object.defineProperty(page.document, "visibilityState", { get: () => (looks++, "visible") });
     const wake = (): void => {
-      page.document.dispatchEvent(new Event("visibilitychange"));
-      for (const event of ["online", "pageshow"]) page.window.dispatchEvent(new Event(event));
+      for (const event of ["visibilitychange", "online"]) page.window.dispatchEvent(new Event(event));
     };
     wake();
     expect(looks).toBeGreaterThan(0);
@@ -408,7 +407,7 @@ describe("staying away", () => {
     peer.close(4401);
     const { ok, turn } = await handle.done;
     expect(ok).toBe(false);
-    expect(turn).toMatchObject({ status: "error", unsent: true, error: { message: "Please sign in again." } });
+    expect(turn).toMatchObject({ status: "error", unsent: true, error: { code: "unauthenticated", message: "Please sign in again." } });
     expect(turnwire.connection).toBe("refused");
     expect(session.getSnapshot()).toMatchObject({ connection: "refused", problem: "Please sign in again." });
 
@@ -502,7 +501,7 @@ describe("staying away", () => {
         await peer.gone;
       }
       expect([...problems]).toEqual(["The server at this address does not speak Turnwire."]);
-      expect(onFault.mock.calls).toEqual([["The server sent a message that is no frame."]]);
+      expect(onFault.mock.calls).toEqual([["The server sent what is no frame."]]);
     },
   );
 
@@ -530,7 +529,7 @@ describe("staying away", () => {
     const next = await opened(server, story);
     next.sayRaw("}");
     await opened(server, story);
-    expect(onFault.mock.calls).toEqual([["The server sent a message that is no frame."]]);
+    expect(onFault.mock.calls).toEqual([["The server sent what is no frame."]]);
   });
 });
 
@@ -542,8 +541,8 @@ describe("closing", () => {
     const { turn } = await story.take(peer);
     const answered = session.respond({ turn, request: "r_1", kind: "approval", detail: {} }, true);
     turnwire.close();
-    await expect(answered).rejects.toThrow("closed by this page");
-    expect(await handle.done).toMatchObject({ ok: false, error: { message: "The connection was closed by this page." } });
+    await expect(answered).rejects.toThrow("This page closed the connection.");
+    expect(await handle.done).toMatchObject({ ok: false, error: { message: "This page closed the connection." } });
     await peer.gone;
     session.subscribe(() => {});
     await session.stop();

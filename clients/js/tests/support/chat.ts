@@ -198,7 +198,7 @@ export function dialed(): Promise<StubSocket> {
 
 /** What a browser's page has and Node has not, as far as the client looks at it. */
 export function stubPage(visibilityState: "visible" | "hidden") {
-  const document = Object.assign(new EventTarget(), { visibilityState });
+  const document = { visibilityState };
   const window = new EventTarget();
   const draws: (() => void)[] = [];
   vi.stubGlobal("document", document);
@@ -210,7 +210,7 @@ export function stubPage(visibilityState: "visible" | "hidden") {
     /** The person looks at the page, or away. */
     look(state: "visible" | "hidden"): void {
       document.visibilityState = state;
-      document.dispatchEvent(new Event("visibilitychange"));
+      window.dispatchEvent(new Event("visibilitychange"));
     },
     /** The browser draws a frame. */
     draw(): void {

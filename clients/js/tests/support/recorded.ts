@@ -128,7 +128,7 @@ export class Player {
       if (!frame["after"] && device.transcript.loaded) this.transcripts.push((device.transcript = new Transcript(SESSION)));
       device.opens.set(frame["id"], device.transcript.resume());
     } else if (frame["type"] === "turn.create") {
-      device.transcript.tree.addLocal(frame as unknown as TurnCreate, 0);
+      device.transcript.tree.add(frame as unknown as TurnCreate, 0);
       device.creates.set(frame["id"], frame["turn"] as string);
     } else if (frame["type"] === "session.close") device.transcript.lost();
   }
@@ -194,7 +194,7 @@ export class Player {
     const body: ErrorBody = errorBody(error as object);
     const open = device.opens.get(reply_to);
     const known = device.transcript.tree.get(device.creates.get(reply_to));
-    if (open) device.transcript.openRefused(open.id as string, body);
+    if (open) device.transcript.refused(open.id as string, body);
     if (known && !known.told) device.transcript.tree.fail(known, body);
     this.#give(device, { type, reply_to, error: body } as ServerFrame);
   }
