@@ -325,6 +325,21 @@ describe("coming back", () => {
     await redialed;
   });
 
+  test("what a connection still brings after it was left counts for nothing", async ({ client }) => {
+    vi.useFakeTimers();
+    const frames = new Frames();
+    const turnwire = client({ ...stubbed, onFrame: frames.onFrame });
+    const { socket } = await opening(turnwire);
+    vi.advanceTimersByTime(WELCOME.ping_ms + 3_000);
+    const { connection } = turnwire;
+    expect(connection).toBe("offline");
+    const seen = frames.seen.length;
+    socket.say({ ...WELCOME, user: "somebody else" });
+    socket.lose(4401);
+    socket.open();
+    expect([turnwire.connection, turnwire.user, frames.seen.length]).toEqual([connection, "anonymous", seen]);
+  });
+
   test("a silent connection is asked for a sign of life and left without one", async ({ server, client }) => {
     const frames = new Frames();
     const turnwire = client({ onFrame: frames.onFrame });
