@@ -227,10 +227,13 @@ async def test_a_malformed_frame_is_reported_once_and_the_answer_ends_whole(
     assert len(tab.expected_faults) == 1
 
 
-async def page_only(connection: ServerConnection, request: Request) -> Response | None:
+async def page_and_socket(connection: ServerConnection, request: Request) -> Response | None:
     """The page's files, and a WebSocket for whoever asks for one."""
-    if request.headers.get("upgrade") == "websocket":
-        return None
+    return None if request.headers.get("upgrade") == "websocket" else await page_only(connection, request)
+
+
+async def page_only(connection: ServerConnection, request: Request) -> Response:
+    """The page's files, as any server of files has them."""
     name = request.path.partition("?")[0].removeprefix("/") or "index.html"
     found = (WEB / name).is_file()
     response = connection.respond(200 if found else 404, (WEB / name).read_text() if found else "Nothing here.\n")
@@ -249,15 +252,25 @@ async def hang_up(connection: ServerConnection) -> None:
     await connection.close(1000)
 
 
-@pytest.mark.parametrize("handler", [chatter, hang_up], ids=["chatter", "hang-up"])
-@pytest.mark.parametrize("subprotocols", [["turnwire.v1.json"], None], ids=["our-subprotocol", "none"])
+@pytest.mark.parametrize(
+    ("handler", "subprotocols"),
+    [
+        (chatter, ["turnwire.v1.json"]),
+        (chatter, None),
+        (hang_up, ["turnwire.v1.json"]),
+        (hang_up, None),
+        (None, None),
+    ],
+    ids=["chatter", "chatter-in-no-protocol", "hang-up", "hang-up-in-no-protocol", "files-only"],
+)
 async def test_a_server_that_is_not_turnwire_gives_one_clear_sentence(
     new_tab: NewTab, handler: Any, subprotocols: list[Any] | None
 ) -> None:
     tab = await new_tab()
     tab.expected += [NETWORK, re.compile("no frame")]
     not_ours = re.compile(r"(No|not) .*Turnwire.*\.$")
-    async with serve(handler, "127.0.0.1", 0, process_request=page_only, subprotocols=subprotocols) as server:
+    process = page_only if handler is None else page_and_socket
+    async with serve(handler or hang_up, "127.0.0.1", 0, process_request=process, subprotocols=subprotocols) as server:
         port = next(iter(server.sockets)).getsockname()[1]
         await tab.page.goto(f"http://127.0.0.1:{port}")
         said = tab.page.get_by_role("status").filter(has_text=not_ours)
