@@ -171,6 +171,22 @@ class Deadlines:
 
 
 @dataclass(frozen=True, slots=True)
+class Retries:
+    """How often one model is asked in a step before its first byte, and how long is waited in between."""
+
+    attempts_max: int = 4
+    wait_first_ms: int = 500
+    """Doubles with each attempt, where the service does not say how long."""
+    wait_ms_max: int = 8_000
+    jitter: float = 0.25
+    """The part of a wait that is left to chance, so that those who failed together do not return together."""
+    budget_percent: int = 10
+    """Repeats for each hundred steps of this node, so that a service in trouble does not get more to do."""
+    failures_max: int = 5
+    """So many failures in a row, and the model is not asked for a while; 0: it always is."""
+
+
+@dataclass(frozen=True, slots=True)
 class StepRequest:
     """One upstream request."""
 
@@ -208,6 +224,7 @@ class Model:
     output_tokens_max: int = 4_096
     client_params: frozenset[str] = frozenset()
     deadlines: Deadlines = field(default_factory=Deadlines)
+    retries: Retries = field(default_factory=Retries)
 
 
 # --- who and when -------------------------------------------------------------------------------------------------
@@ -259,6 +276,7 @@ __all__ = [
     "Provider",
     "Renewed",
     "Responded",
+    "Retries",
     "Seal",
     "SessionChange",
     "SessionInfo",

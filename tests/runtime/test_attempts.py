@@ -14,15 +14,19 @@ from typing import Any
 import pytest
 
 from tests.support.provider_server import Gate, ProviderServer, Received, Reply, chunk, in_order, sse
+from tests.support.waiting import until
 from turnwire.core.entries import Content, Finish, Message, ProviderEvent, UsageReport
-from turnwire.ports import Deadlines, Failure, Model, Provider, StepRequest
+from turnwire.core.upstream_health import BURST, REST_MS
+from turnwire.ports import Deadlines, Failure, Model, Provider, Retries, StepRequest
 from turnwire.providers.demo import Demo
 from turnwire.providers.http_stream import HttpStream
 from turnwire.providers.openai_chat import OpenAIChat
-from turnwire.runtime.attempts import RetryPolicy, StepSink, _ContentTimer, run_step
+from turnwire.runtime.attempts import StepSink, run_step
+from turnwire.runtime.content_timer import ContentTimer
+from turnwire.runtime.upstreams import Upstreams
 from turnwire_protocol.codes import ErrorCode
 
-HURRIED = RetryPolicy(wait_first_ms=1, wait_ms_max=4)
+HURRIED = Retries(wait_first_ms=1, wait_ms_max=4)
 SHORT = Deadlines(connect=400, connect_total=2_000, first_content=150, idle=150, total=5_000)
 A, B = Content(0, "text", "a"), Content(0, "text", "b")
 END = Finish("stop")
@@ -94,11 +98,15 @@ def model_of(provider: Provider, **options: Any) -> Model:
 
 
 async def step(
-    *providers: Provider, sink: StepSink | None = None, deadlines: Deadlines = SHORT, policy: RetryPolicy = HURRIED
+    *providers: Provider,
+    sink: StepSink | None = None,
+    deadlines: Deadlines = SHORT,
+    retries: Retries = HURRIED,
+    upstreams: Upstreams | None = None,
 ) -> Finish:
-    models = [model_of(provider) for provider in providers]
+    models = [model_of(provider, retries=retries) for provider in providers]
     request = StepRequest([Message("user", ({"type": "text", "text": "hi"},))], deadlines=deadlines)
-    return await run_step(models, lambda _model: request, sink or Noting(), policy=policy)
+    return await run_step(models, lambda _model: request, sink or Noting(), upstreams or Upstreams())
 
 
 async def failure_of(step: Awaitable[Finish]) -> Failure:
@@ -177,7 +185,7 @@ async def test_a_failure_before_the_first_byte_is_tried_again(kind: Any, before:
 async def test_one_model_is_asked_four_times_with_growing_waits_and_then_its_last_failure_is_told() -> None:
     sink = Noting()
     provider = Scripted([Failure("upstream_failed")], [Failure("upstream_busy")])
-    failure = await failure_of(step(provider, sink=sink, policy=replace(HURRIED, wait_first_ms=10, wait_ms_max=15)))
+    failure = await failure_of(step(provider, sink=sink, retries=replace(HURRIED, wait_first_ms=10, wait_ms_max=15)))
     assert failure.kind == "upstream_busy"
     assert len(provider.requests) == 4
     assert [entry[3] for entry in sink.told if entry[0] == "retrying"] == ["upstream_unavailable"] * 3
@@ -187,8 +195,8 @@ async def test_one_model_is_asked_four_times_with_growing_waits_and_then_its_las
 
 async def test_waits_differ_by_chance() -> None:
     sinks = [Noting() for _ in range(8)]
-    patient = RetryPolicy(attempts_max=2, wait_first_ms=400, wait_ms_max=400)
-    await asyncio.gather(*(failure_of(step(Scripted([Failure("truncated")]), sink=s, policy=patient)) for s in sinks))
+    patient = Retries(attempts_max=2, wait_first_ms=400, wait_ms_max=400)
+    await asyncio.gather(*(failure_of(step(Scripted([Failure("truncated")]), sink=s, retries=patient)) for s in sinks))
     assert len({sink.delays_ms[0] for sink in sinks}) > 1
 
 
@@ -240,7 +248,7 @@ async def test_attempts_and_waits_end_with_connect_total() -> None:
     deadlines = replace(SHORT, connect_total=180)
     began = time.monotonic()
     failure = await failure_of(
-        step(provider, deadlines=deadlines, policy=RetryPolicy(attempts_max=99, wait_first_ms=10, wait_ms_max=10))
+        step(provider, deadlines=deadlines, retries=Retries(attempts_max=99, wait_first_ms=10, wait_ms_max=10))
     )
     assert failure.kind == "upstream_connect"
     assert time.monotonic() - began < 2
@@ -271,7 +279,7 @@ async def test_fallbacks_are_asked_in_order_each_with_its_own_request() -> None:
         asked.append(model.name)
         return StepRequest([], params={"for": model.name}, deadlines=SHORT)
 
-    finish = await run_step([model_of(p) for p in providers], request_for, sink, policy=HURRIED)
+    finish = await run_step([model_of(p, retries=HURRIED) for p in providers], request_for, sink, Upstreams())
     assert finish == END
     assert asked == ["one", "two", "three"]
     assert [len(provider.requests) for provider in providers] == [4, 1, 1]
@@ -299,6 +307,83 @@ async def test_no_fallback_is_begun_once_connecting_took_all_its_time() -> None:
     failure = await failure_of(step(slow, fallback, deadlines=replace(SHORT, connect_total=100, first_content=1_000)))
     assert failure.kind == "timeout_connect"
     assert fallback.requests == []
+
+
+# --- a service in trouble is spared -----------------------------------------------------------------------------------
+
+
+async def test_a_storm_of_429_is_not_multiplied() -> None:
+    upstreams, busy = Upstreams(), Scripted([Failure("upstream_busy")])
+    failures = await asyncio.gather(
+        *(failure_of(step(busy, upstreams=upstreams, retries=replace(HURRIED, failures_max=0))) for _ in range(200))
+    )
+    assert {failure.kind for failure in failures} == {"upstream_busy"}
+    assert 200 < len(busy.requests) <= 200 + 200 * 0.1 + BURST
+
+
+async def test_steps_that_succeed_earn_the_repeats_of_those_that_fail() -> None:
+    upstreams = Upstreams()
+    frugal = replace(HURRIED, failures_max=0)
+    repeats = 0
+    for number in range(300):
+        down = number % 30 == 0
+        provider = Scripted([Failure("upstream_failed")] if down else [[A, END]])
+        running = step(provider, upstreams=upstreams, retries=frugal)
+        await (failure_of(running) if down else running)
+        repeats += len(provider.requests) - 1
+    assert repeats == 3 * 10 > BURST
+
+
+async def test_a_service_that_failed_again_and_again_rests_and_its_fallback_takes_over_at_once() -> None:
+    upstreams, sink = Upstreams(), Noting()
+    down, up = Scripted([Failure("upstream_failed")], name="down"), Scripted([[A, END]], name="up")
+    assert await step(down, up, upstreams=upstreams) == END
+    assert await step(down, up, upstreams=upstreams) == END
+    asked = len(down.requests)
+    assert asked == HURRIED.failures_max
+    for _ in range(20):
+        assert await step(down, up, sink=sink, upstreams=upstreams) == END
+    assert len(down.requests) == asked
+    assert sink.kinds == ["started", "events"] * 20
+    assert {entry[2] for entry in sink.told if entry[0] == "started"} == {"up"}
+
+
+async def test_a_rest_is_waited_for_where_there_is_no_other_and_ends_with_an_answer() -> None:
+    upstreams = Upstreams()
+    down = Scripted(*[[Failure("upstream_failed")]] * 5, [[A, END]])
+    await failure_of(step(down, upstreams=upstreams))
+    sink, loop = Noting(), asyncio.get_running_loop()
+    began = loop.time()
+    waiting = [step(down, sink=sink, deadlines=Deadlines(), upstreams=upstreams) for _ in range(5)]
+    assert await asyncio.gather(*waiting) == [END] * 5
+    assert loop.time() - began >= REST_MS / 1000
+    # One of them failed and brought the rest; the others have not been told of it, because they had not begun.
+    assert len(down.requests) == 5 + 5
+    assert sink.kinds.count("retrying") == 1
+
+
+async def test_a_rest_that_does_not_fit_ends_the_step_and_says_when_to_come_back() -> None:
+    upstreams = Upstreams()
+    down = Scripted([Failure("upstream_connect")])
+    await failure_of(step(down, upstreams=upstreams))
+    await failure_of(step(down, upstreams=upstreams))
+    asked, sink = len(down.requests), Noting()
+    failure = await failure_of(step(down, sink=sink, deadlines=replace(SHORT, connect_total=100), upstreams=upstreams))
+    assert failure.kind == "upstream_connect"
+    assert failure.retry_after_ms is not None and 0 < failure.retry_after_ms <= REST_MS
+    assert (len(down.requests), sink.told) == (asked, [])
+
+
+async def test_a_probe_that_is_cancelled_leaves_the_next_one_its_place() -> None:
+    upstreams = Upstreams()
+    down = Scripted(*[[Failure("upstream_failed")]] * 5, [forever], [[A, END]])
+    impatient = replace(SHORT, connect_total=50)
+    await failure_of(step(down, upstreams=upstreams))
+    await failure_of(step(down, upstreams=upstreams, deadlines=impatient))
+    probe = asyncio.create_task(step(down, upstreams=upstreams, deadlines=Deadlines()))
+    await until(lambda: len(down.requests) == 6)
+    probe.cancel()
+    assert await asyncio.wait_for(step(down, upstreams=upstreams, deadlines=Deadlines()), 10) == END
 
 
 # --- after the first byte --------------------------------------------------------------------------------------------
@@ -336,7 +421,7 @@ async def test_a_timeout_error_of_the_provider_s_own_is_no_deadline() -> None:
 
 
 async def test_a_step_without_models_is_a_fault_of_ours() -> None:
-    assert (await failure_of(run_step([], lambda _model: StepRequest([]), Noting()))).kind == "internal"
+    assert (await failure_of(run_step([], lambda _model: StepRequest([]), Noting(), Upstreams()))).kind == "internal"
 
 
 @pytest.mark.parametrize("method", ["started", "retrying", "events"])
@@ -382,7 +467,7 @@ async def test_no_content_in_time_is_a_first_content_timeout_whatever_else_comes
             return chatter()
 
     for provider in (Scripted([forever]), Chatting([])):
-        failure = await failure_of(step(provider, policy=replace(HURRIED, attempts_max=1)))
+        failure = await failure_of(step(provider, retries=replace(HURRIED, attempts_max=1)))
         assert failure.kind == "timeout_first_content"
         assert provider.left == 1
 
@@ -460,7 +545,7 @@ async def test_a_deadline_still_strikes_after_a_long_wait_in_the_sink() -> None:
 
 
 async def test_content_in_the_very_moment_of_its_deadline_is_in_time() -> None:
-    async with _ContentTimer(replace(SHORT, first_content=1), asyncio.get_running_loop().time() + 5) as timer:
+    async with ContentTimer(replace(SHORT, first_content=1), asyncio.get_running_loop().time() + 5) as timer:
         time.sleep(0.005)  # noqa: ASYNC251 - the deadline passes, and nothing else
         timer._ring()
         timer.hold()
@@ -472,7 +557,7 @@ async def test_content_in_the_very_moment_of_its_deadline_is_in_time() -> None:
 async def test_a_cancel_is_a_cancel_also_while_waiting_to_try_again() -> None:
     sink = Noting()
     patient = replace(HURRIED, wait_first_ms=1_000, wait_ms_max=1_000)
-    running = asyncio.create_task(step(Scripted([Failure("upstream_failed")]), sink=sink, policy=patient))
+    running = asyncio.create_task(step(Scripted([Failure("upstream_failed")]), sink=sink, retries=patient))
     async with asyncio.timeout(2):
         while "retrying" not in sink.kinds:  # noqa: ASYNC110 - the sink's method is no coroutine
             await asyncio.sleep(0)

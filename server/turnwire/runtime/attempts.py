@@ -6,17 +6,16 @@ a model, and the waits between them, end with `connect_total`; a wait that does 
 beginning too, except that time which an earlier model was given to come up with content does not count: a model that
 accepts and then hangs is what fallbacks are for.
 
-Only content moves a deadline. Pings never get here, and usage reports do not count. The timer is looked at when it
-rings, not set anew for each token: it costs a stream nothing.
+A service in trouble is spared (core.upstream_health): repeats have a budget, and a service that rests is not asked. Its
+fallbacks take over at once; where there are none, the step waits for the end of the rest, if that fits.
 """
 
 import asyncio
 import random
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from types import TracebackType
-from typing import Final, Literal, Protocol, Self
+from dataclasses import replace
+from typing import Protocol
 
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
@@ -24,6 +23,8 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 from turnwire.core.entries import Content, Finish, ProviderEvent
 from turnwire.core.errors import describe
 from turnwire.ports import Deadlines, Failure, Model, StepRequest
+from turnwire.runtime.content_timer import ContentTimer
+from turnwire.runtime.upstreams import Upstreams
 from turnwire_protocol.codes import ErrorCode
 
 _log = structlog.get_logger(__name__)
@@ -45,34 +46,15 @@ class StepSink(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    """How often one model is asked, and how long is waited in between when it did not say."""
-
-    attempts_max: int = 4
-    wait_first_ms: int = 500
-    """Doubles with each attempt."""
-    wait_ms_max: int = 8_000
-    jitter: float = 0.25
-    """The part of a wait that is left to chance, so that those who failed together do not return together."""
-
-
-DEFAULT_POLICY: Final = RetryPolicy()
-
-
 async def run_step(
-    models: Sequence[Model],
-    request_for: Callable[[Model], StepRequest],
-    sink: StepSink,
-    *,
-    policy: RetryPolicy = DEFAULT_POLICY,
+    models: Sequence[Model], request_for: Callable[[Model], StepRequest], sink: StepSink, upstreams: Upstreams
 ) -> Finish:
     """Ask the first model, and the others if it fails before its first content, until one has answered.
 
     The deadlines `connect_total` and `total` of the first request hold for the whole step, the others for each request.
     Raises Failure with the last attempt's reason. Leaving it, also by cancelling, the upstream socket is closed.
     """
-    return await _Step(models, request_for, sink, policy).run()
+    return await _Step(models, request_for, sink, upstreams).run()
 
 
 class _Step:
@@ -81,16 +63,18 @@ class _Step:
         models: Sequence[Model],
         request_for: Callable[[Model], StepRequest],
         sink: StepSink,
-        policy: RetryPolicy,
+        upstreams: Upstreams,
     ) -> None:
         self._models = models
         self._request_for = request_for
         self._sink = sink
-        self._policy = policy
+        self._upstreams = upstreams
         self._now = asyncio.get_running_loop().time
         self._began = self._now()
         self._deadlines: Deadlines | None = None
         self._attempt = 0
+        self._untold: ErrorCode | None = None
+        """Why the last attempt failed, until that is told: with the next one, if there is one."""
         self._awaited_content_s = 0.0
         self._final = False
         """Whether nothing may be tried again: content was seen, or the sink raised."""
@@ -99,10 +83,8 @@ class _Step:
     async def run(self) -> Finish:
         failure = Failure("internal", "a step without models")
         for number, model in enumerate(self._models):
-            if number > 0:
-                if not self._may_fall_back(failure):
-                    break
-                self._sink.retrying(self._attempt + 1, 0, describe(failure.kind).code)
+            if number > 0 and not self._may_fall_back(failure):
+                break
             try:
                 return await self._ask(model)
             except Failure as error:
@@ -112,9 +94,12 @@ class _Step:
         raise failure
 
     async def _ask(self, model: Model) -> Finish:
-        """One model, as often as its failures and the time allow."""
+        """One model, as often as its failures, its health and the time allow."""
         request = self._request_for(model)
         self._deadlines = self._deadlines or request.deadlines
+        self._model = model
+        self._health = self._upstreams.health_of(model)
+        self._health.begin_step()
         retrying = AsyncRetrying(
             retry=retry_if_exception(self._may_repeat),
             wait=self._wait_s,
@@ -123,7 +108,7 @@ class _Step:
             sleep=asyncio.sleep,
             reraise=True,
         )
-        return await retrying(self._attempt_once, model, request)
+        return await retrying(self._attempt_once, request)
 
     # --- what tenacity asks ---------------------------------------------------------------------------------------
 
@@ -131,18 +116,26 @@ class _Step:
         return isinstance(error, Failure) and error.may_retry and not self._final
 
     def _wait_s(self, state: RetryCallState) -> float:
-        """What the service asked for, else exponential backoff with jitter."""
-        asked_ms = _failure_of(state).retry_after_ms
-        if asked_ms:
-            return asked_ms / 1000
-        wait_ms = min(self._policy.wait_first_ms * 2 ** (state.attempt_number - 1), self._policy.wait_ms_max)
-        return wait_ms / 1000 * (1 - self._policy.jitter * random.random())
+        """What the service asked for, else exponential backoff with jitter; at least until its rest is over."""
+        retries = self._model.retries
+        wait_ms: float = _failure_of(state).retry_after_ms or 0
+        if not wait_ms:
+            wait_ms = min(retries.wait_first_ms * 2 ** (state.attempt_number - 1), retries.wait_ms_max)
+            wait_ms *= 1 - retries.jitter * random.random()
+        return max(wait_ms, self._health.rest_ms(self._now_ms())) / 1000
 
     def _is_enough(self, state: RetryCallState) -> bool:
-        return state.attempt_number >= self._policy.attempts_max or state.upcoming_sleep >= self._left_s()
+        return (
+            state.attempt_number >= self._model.retries.attempts_max
+            or state.upcoming_sleep >= self._left_s()
+            or not self._health.may_repeat
+            or (self._has_another and self._health.rest_ms(self._now_ms()) > 0)
+        )
 
     def _tell_retry(self, state: RetryCallState) -> None:
+        self._health.repeat()
         code = describe(_failure_of(state).kind).code
+        self._untold = None
         with self._telling():
             self._sink.retrying(self._attempt + 1, round(state.upcoming_sleep * 1000), code)
 
@@ -154,22 +147,51 @@ class _Step:
         limit_ms = min(self._deadlines.connect_total, self._deadlines.total)
         return limit_ms / 1000 - (self._now() - self._began)
 
+    def _now_ms(self) -> int:
+        return round(self._now() * 1000)
+
+    @property
+    def _has_another(self) -> bool:
+        """Whether there is a fallback behind the model that is asked now."""
+        return self._model is not self._models[-1]
+
     def _may_fall_back(self, failure: Failure) -> bool:
         """Also after a refusal: models differ in what they refuse (a long context, an image, a key that is gone)."""
         return failure.kind != "timeout_total" and self._left_s() + self._awaited_content_s > 0
 
     # --- one attempt ----------------------------------------------------------------------------------------------
 
-    async def _attempt_once(self, model: Model, request: StepRequest) -> Finish:
-        assert self._deadlines is not None
-        self._attempt += 1
+    async def _attempt_once(self, request: StepRequest) -> Finish:
+        await self._rested()
+        number = self._health.sent()
+        try:
+            self._attempt += 1
+            self._tell_start()
+            return await self._attempt_sent(request, number)
+        finally:
+            self._health.left(number)
+
+    async def _rested(self) -> None:
+        """A service that rests is waited for, where there is none other to ask and the time is there; else Failure."""
+        while rest_ms := self._health.rest_ms(self._now_ms()):
+            if self._has_another or rest_ms / 1000 >= self._left_s():
+                kind = self._health.trouble
+                raise Failure(kind, "not asked: the service rests", retry_after_ms=rest_ms, may_retry=False)
+            await asyncio.sleep(rest_ms / 1000)
+
+    def _tell_start(self) -> None:
         with self._telling():
-            self._sink.started(self._attempt, model.name)
+            if self._untold is not None:
+                self._sink.retrying(self._attempt, 0, self._untold)
+                self._untold = None
+            self._sink.started(self._attempt, self._model.name)
+
+    async def _attempt_sent(self, request: StepRequest, number: int) -> Finish:
         began = self._now()
         connect_s = self._left_s() + self._awaited_content_s
         limits = replace(request.deadlines, connect=max(1, min(request.deadlines.connect, round(connect_s * 1000))))
         try:
-            return await self._stream(model, replace(request, deadlines=limits))
+            return await self._stream(replace(request, deadlines=limits))
         except Exception as error:
             if self._sink_raised:
                 raise
@@ -177,18 +199,28 @@ class _Step:
             name = type(error).__name__
             failure = error if isinstance(error, Failure) else Failure("internal", f"{name} in a provider")
             _log.info(
-                "attempt_failed", model=model.name, attempt=self._attempt, kind=failure.kind, detail=failure.detail
+                "attempt_failed",
+                model=self._model.name,
+                attempt=self._attempt,
+                kind=failure.kind,
+                detail=failure.detail,
             )
             if failure.kind == "timeout_first_content":
                 self._awaited_content_s += self._now() - began
+            if not self._final:
+                self._health.failed(number, failure.kind, failure.retry_after_ms, self._now_ms())
+                self._untold = describe(failure.kind).code
             if failure is error:
                 raise
             raise failure from error
 
-    async def _stream(self, model: Model, request: StepRequest) -> Finish:
+    async def _stream(self, request: StepRequest) -> Finish:
         assert self._deadlines is not None
         total_at = self._began + self._deadlines.total / 1000
-        async with _ContentTimer(request.deadlines, total_at) as timer, model.provider.stream(request) as batches:
+        async with (
+            ContentTimer(request.deadlines, total_at) as timer,
+            self._model.provider.stream(request) as batches,
+        ):
             async for batch in batches:
                 finish = batch[-1] if batch and isinstance(batch[-1], Finish) else None
                 passed = batch if finish is None else batch[:-1]
@@ -199,6 +231,7 @@ class _Step:
                     else:
                         timer.go_on()
                 if finish is not None:
+                    self._health.answered()
                     return finish
         raise Failure("truncated", "the provider's events ended without a finish")
 
@@ -207,7 +240,10 @@ class _Step:
         has_content = False
         for event in batch:
             if isinstance(event, Content):
-                has_content = self._final = True
+                has_content = True
+                if not self._final:
+                    self._final = True
+                    self._health.answered()
                 break
         try:
             await self._sink.events(batch)
@@ -223,95 +259,6 @@ class _Step:
         except BaseException:
             self._final = self._sink_raised = True
             raise
-
-
-class _ContentTimer:
-    """Ends its context with a Failure when content does not come in time.
-
-    Between `hold` and what follows it the sink has the time, not the model. Only the total deadline runs on there, to
-    strike when the sink is done.
-    """
-
-    def __init__(self, deadlines: Deadlines, total_at: float) -> None:
-        """`total_at` is a time of the running loop, in seconds."""
-        self._deadlines = deadlines
-        self._total_at = total_at
-        self._loop = asyncio.get_running_loop()
-        self._timeout = asyncio.timeout(None)
-        self._kind: Literal["timeout_first_content", "timeout_idle"] = "timeout_first_content"
-        self._allowed_s = deadlines.first_content / 1000
-        self._idle_s = deadlines.idle / 1000
-        self._since = self._loop.time()
-        self._held_at: float | None = None
-        self._handle: asyncio.TimerHandle | None = None
-        self._handle_at = 0.0
-        self._rang = False
-
-    async def __aenter__(self) -> Self:
-        await self._timeout.__aenter__()
-        self._set()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._clear()
-        try:
-            await self._timeout.__aexit__(kind, error, trace)
-        except TimeoutError as late:
-            if self._loop.time() >= self._total_at:
-                raise Failure("timeout_total", f"no end within {self._deadlines.total} ms") from late
-            raise Failure(self._kind, f"no content for {round(self._allowed_s * 1000)} ms") from late
-
-    def hold(self) -> None:
-        self._held_at = self._loop.time()
-        if self._rang:
-            # In the same moment there was something after all.
-            self._rang = False
-            self._timeout.reschedule(None)
-
-    def begin_anew(self) -> None:
-        """There was content: from now on the idle deadline counts."""
-        self._kind = "timeout_idle"
-        self._allowed_s = self._idle_s
-        self._since = self._loop.time()
-        self._held_at = None
-        self._look()
-
-    def go_on(self) -> None:
-        """There was none: the time before counts on."""
-        if self._held_at is not None:
-            self._since += self._loop.time() - self._held_at
-            self._held_at = None
-        self._look()
-
-    def _look(self) -> None:
-        """A timer that rings too early is no harm, one that rings too late is."""
-        if self._handle is None or self._due() < self._handle_at:
-            self._set()
-
-    def _due(self) -> float:
-        return min(self._since + self._allowed_s, self._total_at)
-
-    def _set(self) -> None:
-        self._clear()
-        self._handle_at = self._due()
-        self._handle = self._loop.call_at(self._handle_at, self._ring)
-
-    def _clear(self) -> None:
-        if self._handle is not None:
-            self._handle.cancel()
-            self._handle = None
-
-    def _ring(self) -> None:
-        self._handle = None
-        if self._held_at is not None:
-            return
-        if self._loop.time() < self._due():
-            self._set()
-        else:
-            self._rang = True
-            self._timeout.reschedule(self._loop.time())
 
 
 def _failure_of(state: RetryCallState) -> Failure:

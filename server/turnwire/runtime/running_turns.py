@@ -33,6 +33,7 @@ from turnwire.ports import (
 )
 from turnwire.runtime.journal import Journal
 from turnwire.runtime.turn_runner import Spec, TurnRunner
+from turnwire.runtime.upstreams import Upstreams
 from turnwire.runtime.writer import Ending, Writer
 
 _log = structlog.get_logger(__name__)
@@ -65,6 +66,7 @@ class RunningTurns:
         self._log = log
         self._journal = journal
         self._models = models
+        self._upstreams = Upstreams()
         self._clock = clock
         self._renew_ms = renew_ms
         self._input_wait_ms = input_wait_ms
@@ -235,6 +237,7 @@ class RunningTurns:
             writer,
             log=self._log,
             models=self._models,
+            upstreams=self._upstreams,
             clock=self._clock,
             input_wait_ms=self._input_wait_ms,
             answers=answers,

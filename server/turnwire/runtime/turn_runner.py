@@ -21,6 +21,7 @@ from turnwire.core.snapshots import folded
 from turnwire.core.turn import Turn
 from turnwire.ports import Appended, Clock, Failure, Model, Seal, SessionLog, StepRequest, StoredTurn, TurnKey
 from turnwire.runtime.attempts import run_step
+from turnwire.runtime.upstreams import Upstreams
 from turnwire.runtime.writer import Ending, Stopped, Writer
 from turnwire_protocol.codes import ErrorCode
 
@@ -70,6 +71,7 @@ class TurnRunner:
         *,
         log: SessionLog,
         models: Mapping[str, Model],
+        upstreams: Upstreams,
         clock: Clock,
         input_wait_ms: int,
         answers: Mapping[str, bytes] | None = None,
@@ -80,6 +82,7 @@ class TurnRunner:
         self._spec = spec
         self._log = log
         self._models = models
+        self._upstreams = upstreams
         self._clock = clock
         self._input_wait_ms = input_wait_ms
         self._answers = dict(answers or {})
@@ -116,7 +119,7 @@ class TurnRunner:
         parts = self.turn.answer.as_parts()
         exchanges.append(Exchange(self._spec.input, parts, self._results(parts)))
         models = [model, *(self._models[name] for name in model.fallback if name in self._models)]
-        return await run_step(models, lambda chosen: self._request_for(chosen, exchanges), self)
+        return await run_step(models, lambda chosen: self._request_for(chosen, exchanges), self, self._upstreams)
 
     async def _branch(self) -> Sequence[StoredTurn]:
         """The turn and those before it. A store that is away may come back within the grace: the writer knows."""
@@ -227,7 +230,8 @@ class TurnRunner:
         return None
 
     def _sealed_with_error(self, failure: Failure) -> Ending:
-        return Ending(self.turn.failed(describe(failure.kind)), self._seal("error"))
+        error = describe(failure.kind, failure.retry_after_ms)
+        return Ending(self.turn.failed(error), self._seal("error"))
 
     def _seal(self, state: Any) -> Seal:
         return Seal(state, self.turn.record())
