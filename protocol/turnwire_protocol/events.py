@@ -151,6 +151,7 @@ class TurnError(TurnFrame):
     type: Literal["turn.error"]
     error: ErrorBody
     usage: Usage | None = None
+    cost: Cost | None = None
     partial: bool
     parts: list[PartSummary]
 

@@ -36,6 +36,7 @@ from turnwire.core.log_values import (
     TurnPage,
     Updated,
 )
+from turnwire.core.spending import Budget, Price
 
 
 class Failure(Exception):
@@ -223,8 +224,13 @@ class Model:
     context_tokens: int = 128_000
     output_tokens_max: int = 4_096
     client_params: frozenset[str] = frozenset()
+    images: bool = False
+    """Whether it takes images in the input."""
     deadlines: Deadlines = field(default_factory=Deadlines)
     retries: Retries = field(default_factory=Retries)
+    price: Price | None = None
+    budget: Budget | None = None
+    """What one turn that chose this model may spend, whichever models answer it."""
 
 
 # --- who and when -------------------------------------------------------------------------------------------------

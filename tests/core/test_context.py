@@ -1,17 +1,27 @@
 """A context always asks the newest question, and forgets the oldest exchanges whole."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.core.generated import few, properly, texts
-from turnwire.core.context import Exchange, estimated_tokens, messages_of
+from turnwire.core.context import (
+    Exchange,
+    exchange_of,
+    hundredths_of_tools,
+    likely_tokens,
+    messages_of,
+    request_of,
+)
 from turnwire.core.entries import Message, ToolCall
+from turnwire.core.tokens import hundredths_of, tokens_likely
 
 PLENTY = 10**9
 IMAGE = {"type": "image", "media_type": "image/png", "data": "AAAA"}
+TOOLS = [{"name": "clock", "parameters": {"type": "object"}}]
 
 
 def said(text: str) -> dict[str, Any]:
@@ -22,31 +32,42 @@ def part(kind: str, text: str, **named: str) -> dict[str, Any]:
     return {"part": 0, "kind": kind, "text": text, "last": True, **named}
 
 
+def numbered(parts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [{**one, "part": number} for number, one in enumerate(parts)]
+
+
 inputs = st.lists(st.one_of(texts.map(said), st.just(IMAGE)), min_size=1, max_size=3)
 calls = st.builds(lambda text, number: part("tool_call", text, call=f"c{number}", name="add"), texts, st.integers(0, 3))
 answers = st.lists(
     st.one_of(st.builds(part, st.sampled_from(["text", "refusal", "reasoning"]), texts), calls), max_size=5
-)
+).map(numbered)
+bases = st.lists(st.integers(1, 5), max_size=2, unique=True).map(lambda rest: [0, *sorted(rest)])
 exchanges = st.builds(
-    Exchange, inputs, answers, st.dictionaries(st.sampled_from(["c0", "c1", "c9"]), texts, max_size=3)
+    Exchange,
+    inputs,
+    answers,
+    bases,
+    st.dictionaries(st.sampled_from(["part-0", "part-1", "part-9"]), texts, max_size=3),
 )
 branches = st.lists(exchanges, min_size=1, max_size=6)
 prompts = st.one_of(st.none(), texts)
 
 
+def messages_for(branch: Sequence[Exchange], prompt: str | None, tokens_max: int) -> list[Message]:
+    return messages_of(branch, prompt, tokens_max, takes_images=True)
+
+
 def cost_of(messages: Sequence[Message]) -> int:
-    """Tokens by a count of its own: 8 a message or call, 1600 an image, a third of the bytes of each text."""
+    """Hundredths of tokens, counted once more: 8 tokens a message or call, 1600 an image, and the texts."""
     total = 0
     for message in messages:
-        total += 8 + sum(
-            1_600 if one["type"] == "image" else -(-len(one["text"].encode()) // 3) for one in message.parts
-        )
-        total += sum(8 + -(-len((call.name + call.arguments).encode()) // 3) for call in message.tool_calls)
+        total += 800 + sum(160_000 if one["type"] == "image" else hundredths_of(one["text"]) for one in message.parts)
+        total += sum(800 + hundredths_of(call.name + call.arguments) for call in message.tool_calls)
     return total
 
 
 def alone(exchange: Exchange) -> list[Message]:
-    return messages_of([exchange], None, PLENTY)
+    return messages_for([exchange], None, PLENTY)
 
 
 @properly
@@ -59,29 +80,32 @@ def test_the_prompt_and_the_newest_exchange_are_there_and_before_them_as_many_as
         system + [one for exchange in branch[start:] for one in alone(exchange)] for start in range(len(branch))
     ]
     # As many tokens as some of them need, but for one or two.
-    tokens_max = cost_of(possible[kept % len(possible)]) + spare
-    fitting = [whole for whole in possible if cost_of(whole) <= tokens_max]
-    assert messages_of(branch, prompt, tokens_max) == (fitting[0] if fitting else possible[-1])
+    tokens_max = cost_of(possible[kept % len(possible)]) // 100 + spare
+    fitting = [whole for whole in possible if cost_of(whole) <= tokens_max * 100]
+    assert messages_for(branch, prompt, tokens_max) == (fitting[0] if fitting else possible[-1])
 
 
 @few
 @given(branches, prompts)
 def test_with_room_for_all_nothing_is_dropped(branch: list[Exchange], prompt: str | None) -> None:
-    messages = messages_of(branch, prompt, PLENTY)
+    messages = messages_for(branch, prompt, PLENTY)
     users = [message for message in messages if message.role == "user"]
     assert [list(message.parts) for message in users] == [list(exchange.input) for exchange in branch]
 
 
-@few
+@properly
 @given(exchanges)
-def test_every_call_that_is_sent_has_its_result_right_behind_it_and_no_other_is_sent(exchange: Exchange) -> None:
+def test_every_call_that_is_sent_has_its_result_behind_it_before_anything_else_is_said(exchange: Exchange) -> None:
     messages = alone(exchange)
-    sent = [call for message in messages for call in message.tool_calls]
-    made = [one for one in exchange.parts if one["kind"] == "tool_call"]
-    assert sent == [ToolCall(one["call"], one["name"], one["text"]) for one in made if one["call"] in exchange.answers]
-    results = messages[2:] if sent else []
-    assert [(one.role, one.call) for one in results] == [("tool", call.call) for call in sent]
-    assert [list(one.parts) for one in results] == [[said(exchange.answers[call.call])] for call in sent]
+    sent: list[ToolCall] = []
+    for number, message in enumerate(messages):
+        sent += message.tool_calls
+        behind = messages[number + 1 : number + 1 + len(message.tool_calls)]
+        assert [(one.role, one.call) for one in behind] == [("tool", call.call) for call in message.tool_calls]
+    answered = [one for one in exchange.parts if one["kind"] == "tool_call" and request_of(one) in exchange.results]
+    assert sent == [ToolCall(one["call"], one["name"], one["text"]) for one in answered]
+    results = [list(one.parts) for one in messages if one.role == "tool"]
+    assert results == [[said(exchange.results[request_of(one)])] for one in answered]
 
 
 @few
@@ -89,9 +113,9 @@ def test_every_call_that_is_sent_has_its_result_right_behind_it_and_no_other_is_
 def test_what_the_assistant_said_is_its_text_and_refusals_but_never_its_reasoning(exchange: Exchange) -> None:
     messages = alone(exchange)
     text = "".join(one["text"] for one in exchange.parts if one["kind"] in ("text", "refusal"))
-    spoken = [one for message in messages if message.role == "assistant" for one in message.parts]
-    assert spoken == ([said(text)] if text else [])
-    assert [message.role for message in messages].count("assistant") <= 1
+    spoken = "".join(one["text"] for message in messages if message.role == "assistant" for one in message.parts)
+    assert spoken == text
+    assert [message.role for message in messages].count("assistant") <= len(exchange.steps)
 
 
 def test_an_exchange_that_was_never_answered_is_only_its_question() -> None:
@@ -99,18 +123,59 @@ def test_an_exchange_that_was_never_answered_is_only_its_question() -> None:
     assert alone(unanswered) == [Message("user", (said("hm?"),))]
 
 
-def test_calls_without_text_make_a_message_without_parts() -> None:
-    exchange = Exchange([said("2+2?")], [part("tool_call", "{}", call="c", name="add")], {"c": "4"})
-    assert alone(exchange) == [
-        Message("user", (said("2+2?"),)),
-        Message("assistant", (), (ToolCall("c", "add", "{}"),)),
-        Message("tool", (said("4"),), call="c"),
+def test_the_steps_of_a_turn_follow_each_other_as_they_happened() -> None:
+    parts = numbered(
+        [
+            part("text", "Let me look."),
+            part("tool_call", "{}", call="c", name="clock"),
+            part("tool_call", '{"in": "days"}', call="d", name="date"),
+            part("reasoning", "So it is late."),
+            part("tool_call", "[]", call="e", name="bed"),
+            part("text", "Good night!"),
+        ]
+    )
+    results = {"part-1": '"late"', "part-2": "1", "part-4": "true"}
+    assert alone(Exchange([said("hm?")], parts, [0, 3, 5], results)) == [
+        Message("user", (said("hm?"),)),
+        Message(
+            "assistant",
+            (said("Let me look."),),
+            (ToolCall("c", "clock", "{}"), ToolCall("d", "date", '{"in": "days"}')),
+        ),
+        Message("tool", (said('"late"'),), call="c"),
+        Message("tool", (said("1"),), call="d"),
+        Message("assistant", (), (ToolCall("e", "bed", "[]"),)),
+        Message("tool", (said("true"),), call="e"),
+        Message("assistant", (said("Good night!"),)),
     ]
+
+
+def test_a_record_of_before_steps_were_kept_is_one_step() -> None:
+    record = {"parts": [part("text", "old")]}
+    assert exchange_of([said("hm?")], record) == Exchange([said("hm?")], record["parts"])
+    assert alone(exchange_of([said("hm?")], record))[1:] == [Message("assistant", (said("old"),))]
+
+
+def test_a_partial_answer_can_be_gone_on_with() -> None:
+    partial = Exchange([said("Count to ten.")], [part("text", "1 2 3")], [0])
+    assert messages_for([partial, Exchange([said("Continue.")])], "Be brief.", 1_000) == [
+        Message("system", (said("Be brief."),)),
+        Message("user", (said("Count to ten."),)),
+        Message("assistant", (said("1 2 3"),)),
+        Message("user", (said("Continue."),)),
+    ]
+
+
+def test_a_model_that_takes_no_images_is_told_where_they_were() -> None:
+    branch = [Exchange([said("What is this?"), IMAGE]), Exchange([said("And now?")])]
+    messages = messages_of(branch, None, 100, takes_images=False)
+    assert [[one["type"] for one in message.parts] for message in messages] == [["text", "text"], ["text"]]
+    assert "image" in messages[0].parts[1]["text"].lower()
 
 
 def test_the_newest_exchange_is_asked_even_when_it_is_too_long() -> None:
     branch = [Exchange([said("old")]), Exchange([said("new " * 1_000)])]
-    assert messages_of(branch, "Be brief.", 10) == [
+    assert messages_for(branch, "Be brief.", 10) == [
         Message("system", (said("Be brief."),)),
         Message("user", (said("new " * 1_000),)),
     ]
@@ -118,11 +183,13 @@ def test_the_newest_exchange_is_asked_even_when_it_is_too_long() -> None:
 
 def test_an_older_exchange_that_would_fit_is_not_kept_behind_one_that_does_not() -> None:
     branch = [Exchange([said("tiny")]), Exchange([said("long " * 1_000)]), Exchange([said("new")])]
-    assert messages_of(branch, None, 100) == [Message("user", (said("new"),))]
+    assert messages_for(branch, None, 100) == [Message("user", (said("new"),))]
 
 
-@properly
-@given(texts, texts)
-def test_the_estimate_errs_on_the_safe_side_and_grows_with_the_text(text: str, more: str) -> None:
-    assert len(text.encode()) <= estimated_tokens(text) * 3 < len(text.encode()) + 3
-    assert estimated_tokens(text + more) >= max(estimated_tokens(text), estimated_tokens(more))
+def test_what_a_request_is_likely_to_be_counted_as_has_its_tools_and_images_in_it() -> None:
+    text = [Message("user", (said("word " * 100),))]
+    assert likely_tokens(text, []) == tokens_likely("word " * 100) + 5
+    tools = json.dumps(TOOLS, separators=(",", ":"))
+    assert likely_tokens(text, TOOLS) - likely_tokens(text, []) in (tokens_likely(tools), tokens_likely(tools) - 1)
+    assert likely_tokens([Message("user", (IMAGE,))], []) == 1_005
+    assert (hundredths_of_tools([]), hundredths_of_tools(TOOLS)) == (0, hundredths_of(tools))

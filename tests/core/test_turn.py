@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from itertools import product
 from typing import Any, get_args
 
@@ -11,11 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.core.generated import KINDS, few, properly, texts, validated
-from turnwire.core.context import estimated_tokens
+from turnwire.core.context import exchange_of
 from turnwire.core.entries import Content, Delta, Entry, Event, Logged, UsageReport
 from turnwire.core.errors import describe, error_body
 from turnwire.core.framing import body_of, frame_of
 from turnwire.core.merge import merge_logged
+from turnwire.core.spending import Budget, Price, Rates
+from turnwire.core.tokens import tokens_likely
 from turnwire.core.turn import (
     RUNS_AGAIN_MAX,
     TABLE,
@@ -103,7 +106,12 @@ def test_a_failure_ends_a_turn_in_any_state_but_the_last(state: State) -> None:
 
 def turn_error(turn: Turn) -> Event:
     error = describe("internal").model_dump(exclude_none=True)
-    body = {"error": error, "usage": turn.usage(), "partial": not turn.answer.empty, "parts": turn.answer.summaries()}
+    body = {
+        "error": error,
+        **turn._spent(proved=False),
+        "partial": not turn.answer.empty,
+        "parts": turn.answer.summaries(),
+    }
     return Event("turn.error", "t1", orjson.dumps(body))
 
 
@@ -234,6 +242,7 @@ def same_known(one: Turn, other: Turn) -> None:
     assert (one.attempt_of_step, one.model) == (other.attempt_of_step, other.model)
     assert one.answer.summaries() == other.answer.summaries()
     assert one.record() == other.record()
+    assert one._spent(proved=False)["usage"] == other._spent(proved=False)["usage"]
 
 
 @st.composite
@@ -367,64 +376,112 @@ def test_a_clock_that_began_later_makes_no_negative_duration() -> None:
 
 def test_the_final_record_holds_the_answers_parts() -> None:
     turn = turn_in("over")
-    assert orjson.loads(turn.record()) == {"parts": [{"part": 0, "kind": "text", "text": "hi", "last": True}]}
+    assert orjson.loads(turn.record())["parts"] == [{"part": 0, "kind": "text", "text": "hi", "last": True}]
 
 
 def test_a_turn_that_was_cancelled_before_it_ran_cost_nothing() -> None:
-    frame = frame_of("s", Logged(2, 2, Event("turn.done", "t1", cancelled_before_start("m"), at=5)))
+    frame = frame_of("s", Logged(2, 2, Event("turn.done", "t1", cancelled_before_start("m", PRICES), at=5)))
     model = validated(frame)
     assert (model.finish_reason, model.model, model.attempts, model.parts) == ("cancelled", "m", 0, [])
     assert (model.usage.input_tokens, model.usage.output_tokens, model.usage.estimated) == (0, 0, False)
+    assert model.cost.amount == "0"
+    assert b"cost" not in cancelled_before_start("m", {})
 
 
 # --- usage ------------------------------------------------------------------------------------------------------------
 
-counts = st.integers(0, 10_000)
-reports = st.builds(UsageReport, counts, counts, st.none() | counts, st.none() | counts)
-steps = st.lists(st.tuples(st.lists(counts, max_size=2), st.lists(reports, max_size=3), texts), max_size=4)
+PRICES: dict[str, Price] = {"m": Rates(Decimal(1), Decimal(2))}
 
 
-@properly
-@given(steps)
-def test_usage_is_the_providers_word_where_every_step_has_it_and_else_a_marked_estimate(
-    told: list[tuple[list[int], list[UsageReport], str]],
-) -> None:
-    turn = fresh()
-    for number, (guesses, said, text) in enumerate(told):
-        if number:
-            turn.park(ASKS)
-            turn.answered()
-        for guess in guesses[:1]:
-            turn.asked_for(guess)
-        turn.start("m", 1)
-        for guess in guesses[1:]:  # a fallback's, in place of the first model's
-            turn.asked_for(guess)
-        turn.content(Content(0, "text", text), 1_010)
-        for report in said:
-            turn.used(report)
-    usage = turn.usage()
-    final = [said[-1] for _, said, _ in told if said]
-    estimated = not told or len(final) < len(told)
-    inputs, outputs = sum(one.input_tokens for one in final), sum(one.output_tokens for one in final)
-    if estimated:
-        inputs = max(inputs, sum(guesses[-1] for guesses, _, _ in told if guesses))
-        outputs = max(outputs, estimated_tokens("".join(text for _, _, text in told)))
-    assert usage.pop("estimated") is estimated
-    assert (usage.pop("input_tokens"), usage.pop("output_tokens")) == (inputs, outputs)
-    for name in ("cached_input_tokens", "reasoning_tokens"):
-        known = [getattr(one, name) for one in final if getattr(one, name) is not None]
-        assert usage.pop(name, None) == (sum(known) if known else None)
-    assert usage == {}
+def body(entries: Sequence[Entry]) -> dict[str, Any]:
+    terminal = entries[-1]
+    assert isinstance(terminal, Event)
+    return body_of(terminal)
 
 
-def test_an_answer_that_failed_half_way_has_its_usage_estimated_from_what_was_sent() -> None:
-    turn = fresh()
+def priced(**options: Any) -> Turn:
+    return Turn("t1", "m", began_ms=1_000, prices=PRICES, **options)
+
+
+def in_two_steps() -> tuple[Turn, list[Entry]]:
+    """A turn in its second step, and its log: the first had 1,000,000 tokens of input and said `said`."""
+    turn = priced()
+    turn.asked_for(20)
+    log: list[Entry] = [turn.start("m", 1), turn.content(Content(0, "text", "said"), 1_010)]
+    turn.used(UsageReport(1_000_000, 5))
+    log += turn.park([*ASKS, {**ASKS[0], "request": "part-1"}])
+    turn.answered()
+    turn.asked_for(30)
+    log += [Event("turn.responded", "t1", orjson.dumps({"request": f"part-{n}", "by": "ann"})) for n in range(2)]
+    log += [turn.start("m", 1), turn.content(Content(0, "text", "more of it"), 1_020)]
+    return turn, log
+
+
+@pytest.mark.parametrize("reason", ["stop", "length", "content_filter", "tool_calls"])
+def test_an_answer_that_ended_has_the_usage_and_cost_that_its_services_told(reason: FinishReason) -> None:
+    turn, _ = in_two_steps()
+    turn.used(UsageReport(40, 500_000))
+    told = body(turn.done(reason, 2_000))
+    assert told["usage"] == {"input_tokens": 1_000_040, "output_tokens": 500_005, "estimated": False}
+    assert told["cost"] == {"amount": "2.00005", "currency": "USD"}
+
+
+@pytest.mark.parametrize("end", ["cancelled", "budget", "failed"])
+def test_an_answer_that_was_ended_has_them_estimated_for_its_last_step(end: Any) -> None:
+    turn, _ = in_two_steps()
+    turn.used(UsageReport(40, 1))
+    told = body(turn.failed(describe("truncated")) if end == "failed" else turn.done(end, 2_000))
+    output_tokens = 5 + tokens_likely("more of it")
+    assert told["usage"] == {"input_tokens": 1_000_040, "output_tokens": output_tokens, "estimated": True}
+    assert Decimal(told["cost"]["amount"]) == Decimal("1.00004") + Decimal(output_tokens) * 2 / 1_000_000
+
+
+def test_whoever_takes_a_turn_over_tells_the_usage_of_its_earlier_steps_too() -> None:
+    turn, log = in_two_steps()
+    heir = priced()
+    heir.fold([Logged(seq, seq, entry) for seq, entry in enumerate(log, 1)])
+    error = error_body("node_lost", "It went away.")
+    told = body(heir.failed(error))
+    assert told == body(turn.failed(error))
+    assert told["usage"]["input_tokens"] == 1_000_030
+
+
+def test_what_is_kept_for_other_writers_is_in_no_frame() -> None:
+    _, log = in_two_steps()
+    kept = [entry for entry in log if isinstance(entry, Event) and entry.kept]
+    assert [entry.type for entry in kept] == ["turn.started", "turn.asked", "turn.started"]
+    for entry in kept:
+        validated(frame_of("s", Logged(1, 1, Event(entry.type, "t1", entry.body, entry.fields, 5, entry.kept))))
+
+
+def test_a_budget_is_told_of_when_it_is_spent() -> None:
+    turn = priced(budget=Budget(tokens=100))
     turn.asked_for(20)
     turn.start("m", 1)
-    turn.content(Content(0, "text", "nine more"), 1_010)
-    terminal = turn.failed(describe("truncated"))[-1]
-    assert isinstance(terminal, Event)
-    assert body_of(terminal)["usage"] == {"input_tokens": 20, "output_tokens": 3, "estimated": True}
+    assert not turn.overspent()
+    turn.content(Content(0, "text", "word " * 200), 1_010)
+    assert turn.overspent()
+    assert not priced().overspent()
+
+
+# --- what contexts need -----------------------------------------------------------------------------------------------
+
+
+def test_the_record_has_the_results_of_tools_and_where_each_step_began() -> None:
+    turn = Turn("t1", "m", began_ms=1_000, answers={"part-1": b'"noon"'})
+    turn.start("m", 1)
+    turn.content(Content(0, "text", "Let me look."), 1_010)
+    turn.content(Content(1, "tool_call", "{}", "c", "clock"), 1_010)
+    turn.content(Content(2, "tool_call", "{}", "d", "clock"), 1_010)
+    assert [call["call"] for call in turn.open_calls()] == ["d"]
+    turn.park(ASKS)
+    turn.answered()
+    turn.start("m", 1)
+    turn.content(Content(0, "text", "It is noon."), 1_020)
+    record = orjson.loads(turn.record())
+    assert (record["steps"], record["results"]) == ([0, 3], {"part-1": '"noon"'})
+    assert [part["part"] for part in record["parts"]] == [0, 1, 2, 3]
+    assert turn.exchange([{"type": "text", "text": "hi"}]) == exchange_of([{"type": "text", "text": "hi"}], record)
 
 
 # --- taking over ------------------------------------------------------------------------------------------------------

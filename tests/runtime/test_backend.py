@@ -22,7 +22,7 @@ from turnwire.stores.redis.log import LogLimits, RedisSessionLog
 from turnwire_protocol.commands import TurnCancel, TurnCreate, TurnRespond
 
 MODELS = {
-    "demo": Model("demo", Demo(delay_ms=0), client_params=frozenset(["temperature"])),
+    "demo": Model("demo", Demo(delay_ms=0), images=True, client_params=frozenset(["temperature"])),
     "demo/stall": Model("demo/stall", Demo("stall")),
     "demo/slow": Model("demo/slow", Demo("slow", delay_ms=5)),
     "demo/tool": Model("demo/tool", Demo("tool", delay_ms=0)),

@@ -202,14 +202,15 @@ function viewed(turn: TurnState, siblings: readonly string[]): Turn {
     retrying: isOver(turn) ? undefined : retrying,
     ...(terminal?.type === "turn.done" && endOf(terminal)),
     usage: terminal?.usage && camel(terminal.usage),
+    cost: terminal?.cost,
     error: error && camel(error),
     unsent: error && !told ? true : undefined,
     proved: terminal && true,
   }) as Turn;
 }
 
-function endOf({ finish_reason, cost, first_token_ms, duration_ms, model }: TurnDone): object {
-  return camel({ finish_reason, cost, first_token_ms: first_token_ms ?? undefined, duration_ms, model });
+function endOf({ finish_reason, first_token_ms, duration_ms, model }: TurnDone): object {
+  return camel({ finish_reason, first_token_ms: first_token_ms ?? undefined, duration_ms, model });
 }
 
 /** Why it failed, if it did. */

@@ -280,6 +280,7 @@ export interface TurnError {
   type: "turn.error";
   error: ErrorBody;
   usage?: Usage;
+  cost?: Cost;
   partial: boolean;
   parts: PartSummary[];
 }

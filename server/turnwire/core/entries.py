@@ -38,6 +38,8 @@ class Event:
     fields: dict[str, str] = field(default_factory=dict[str, str])
     at: int = 0
     """Ms since 1970 by the store's clock; 0 until stored."""
+    kept: bytes = b""
+    """JSON object, or nothing: what writers of this turn want back should another take over. Never sent to clients."""
 
 
 Entry = Delta | Event

@@ -12,14 +12,16 @@ What is not in the table is illegal: IllegalTurn is raised and nothing has chang
 time and no store; Turn below adds them, and turns happenings into log entries.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
 import orjson
 
 from turnwire.core.answer import Answer
-from turnwire.core.context import estimated_tokens
+from turnwire.core.context import Exchange, exchange_of, request_of
 from turnwire.core.entries import Content, Delta, Entry, Event, Logged, UsageReport
+from turnwire.core.spending import Budget, Price, Spending
+from turnwire.core.tokens import hundredths_of
 from turnwire_protocol.codes import ErrorCode
 from turnwire_protocol.events import TERMINAL_TYPES
 from turnwire_protocol.values import ErrorBody, FinishReason
@@ -52,9 +54,19 @@ class Turn:
     """One turn in the hands of its writer: what happens goes in, log entries come out.
 
     Times are ms of one monotonic clock; the caller says which. An entry that is returned must be appended, in order.
+    `prices` are by model; `answers` are the results of earlier asks, by request, as JSON text.
     """
 
-    def __init__(self, turn: str, model: str, *, began_ms: int) -> None:
+    def __init__(
+        self,
+        turn: str,
+        model: str,
+        *,
+        began_ms: int,
+        prices: Mapping[str, Price] | None = None,
+        budget: Budget | None = None,
+        answers: Mapping[str, bytes] | None = None,
+    ) -> None:
         self.turn = turn
         self.model = model
         self.state: State = "accepted"
@@ -64,9 +76,11 @@ class Turn:
         self._began_ms = began_ms
         self._first_token_ms: int | None = None
         self._attempt_of_step = 0
-        self._part_base = 0
-        self._usages: dict[int, UsageReport] = {}
-        self._guesses: dict[int, int] = {}
+        self._bases: list[int] = []
+        """The number of the first part of each step."""
+        self._spending = Spending(prices or {}, budget)
+        self._has_budget = budget is not None
+        self._answers = dict(answers or {})
 
     # --- what happens ---------------------------------------------------------------------------------------------
 
@@ -75,11 +89,13 @@ class Turn:
         self._to("start")
         if attempt == 1:
             self.step += 1
-            self._part_base = self.answer.parts_count
+            self._bases.append(self.answer.parts_count)
         self._attempt_of_step = attempt
         self.attempts += 1
         self.model = model
-        return self._event("turn.started", {"step": self.step, "attempt": attempt, "model": model})
+        started = self._event("turn.started", {"step": self.step, "attempt": attempt, "model": model})
+        started.kept = orjson.dumps(self._spending.begin(model))
+        return started
 
     def retry(self, attempt: int, delay_ms: int, code: ErrorCode) -> Event:
         """The attempt failed before its first byte; `attempt` is the number of the next one."""
@@ -94,7 +110,7 @@ class Turn:
             self._first_token_ms = now_ms - self._began_ms
         delta = Delta(
             self.turn,
-            content.part + self._part_base,
+            content.part + self._bases[-1],
             content.kind,
             content.text,
             content.call,
@@ -102,23 +118,28 @@ class Turn:
             content.last,
         )
         self.answer.add(delta)
+        if self._has_budget:
+            self._spending.add(hundredths_of(content.text))
         return delta
 
     def asked_for(self, input_tokens_guess: int) -> None:
-        """What the step's request, or the coming step's, is guessed to cost, in case its provider never says."""
-        self._guesses[self.step + (self.state == "accepted")] = input_tokens_guess
+        """What the next request is guessed to have as input, in case its provider never says."""
+        self._spending.expect(input_tokens_guess)
 
     def used(self, report: UsageReport) -> None:
-        self._usages[self.step] = report
+        self._spending.report(report)
 
     def park(self, asks: Sequence[dict[str, Any]]) -> list[Entry]:
         """Ask for tool results or approvals; `asks` are values.Ask. With these entries the lease is given up."""
         self._to("park")
         entries: list[Entry] = list(self._closing_deltas())
+        # With the first of them, because a step's usage is lost when another node goes on without it.
+        kept = orjson.dumps(self._spending.settle(self._text_of_step()))
         for ask in asks:
             fields = {"request": str(ask["request"])}
             body = orjson.dumps({"kind": ask["kind"], "detail": ask["detail"]})
-            entries.append(Event("turn.asked", self.turn, body, fields))
+            entries.append(Event("turn.asked", self.turn, body, fields, kept=kept))
+            kept = b""
         return entries
 
     def answered(self) -> None:
@@ -131,7 +152,7 @@ class Turn:
         entries: list[Entry] = list(self._closing_deltas())
         body: dict[str, Any] = {
             "finish_reason": reason,
-            "usage": self.usage(),
+            **self._spent(proved=reason not in ("cancelled", "budget")),
             "model": self.model,
             "attempts": self.attempts,
             "first_token_ms": self._first_token_ms,
@@ -149,7 +170,7 @@ class Turn:
         entries: list[Entry] = list(self._closing_deltas())
         body: dict[str, Any] = {
             "error": error.model_dump(exclude_none=True),
-            "usage": self.usage(),
+            **self._spent(proved=False),
             "partial": not self.answer.empty,
             "parts": self.answer.summaries(),
         }
@@ -165,16 +186,12 @@ class Turn:
                 self.state = "answering"
                 self.answer.add(entry)
             elif entry.type == "turn.started":
-                started = orjson.loads(entry.body)
-                self.state = "started"
-                self.step = started["step"]
-                self._part_base = self.answer.parts_count
-                self._attempt_of_step = started["attempt"]
-                self.model = started["model"]
-                self.attempts += 1
+                self._fold_started(entry)
             elif entry.type == "turn.asked":
                 self.state = "parked"
                 waiting.add(entry.fields["request"])
+                if entry.kept:
+                    self._spending.was_settled(orjson.loads(entry.kept))
             elif entry.type == "turn.responded":
                 waiting.discard(orjson.loads(entry.body)["request"])
                 if not waiting:
@@ -189,28 +206,44 @@ class Turn:
         """How many attempts the current step has had, here and elsewhere."""
         return self._attempt_of_step
 
+    def open_calls(self) -> list[dict[str, Any]]:
+        """The tool calls that have no result, as parts."""
+        parts = self.answer.as_parts()
+        return [part for part in parts if part["kind"] == "tool_call" and request_of(part) not in self._answers]
+
+    def overspent(self) -> bool:
+        """Whether the turn is to end because its budget is spent."""
+        return self._spending.overspent()
+
+    def exchange(self, inputs: Sequence[Mapping[str, Any]]) -> Exchange:
+        """The turn as a context has it."""
+        return exchange_of(inputs, self._as_recorded())
+
     def record(self) -> bytes:
         """The final record: all that snapshots and later contexts need of the answer."""
-        return orjson.dumps({"parts": self.answer.as_parts()})
+        return orjson.dumps(self._as_recorded())
 
-    def usage(self) -> dict[str, Any]:
-        """Tokens of all steps: the provider's word where every step has it, else an estimate, and so marked."""
-        reports = list(self._usages.values())
-        estimated = len(reports) < self.step or self.step == 0
-        input_tokens = sum(report.input_tokens for report in reports)
-        output_tokens = sum(report.output_tokens for report in reports)
-        if estimated:
-            texts = "".join(str(part["text"]) for part in self.answer.as_parts())
-            input_tokens = max(input_tokens, sum(self._guesses.values()))
-            output_tokens = max(output_tokens, estimated_tokens(texts))
-        usage: dict[str, Any] = {"input_tokens": input_tokens, "output_tokens": output_tokens, "estimated": estimated}
-        cached = [report.cached_input_tokens for report in reports if report.cached_input_tokens is not None]
-        reasoning = [report.reasoning_tokens for report in reports if report.reasoning_tokens is not None]
-        if cached:
-            usage["cached_input_tokens"] = sum(cached)
-        if reasoning:
-            usage["reasoning_tokens"] = sum(reasoning)
-        return usage
+    def _as_recorded(self) -> dict[str, Any]:
+        results = {request: value.decode() for request, value in self._answers.items()}
+        return {"parts": self.answer.as_parts(), "steps": self._bases, "results": results}
+
+    def _text_of_step(self) -> str:
+        base = self._bases[-1] if self._bases else 0
+        return "".join(str(part["text"]) for part in self.answer.as_parts()[base:])
+
+    def _spent(self, *, proved: bool) -> dict[str, Any]:
+        return self._spending.as_told(self._text_of_step(), proved=proved)
+
+    def _fold_started(self, entry: Event) -> None:
+        started = orjson.loads(entry.body)
+        self.state = "started"
+        if started["step"] > self.step:
+            self._bases.append(self.answer.parts_count)
+        self.step = started["step"]
+        self._attempt_of_step = started["attempt"]
+        self.model = started["model"]
+        self.attempts += 1
+        self._spending.begun(self.model, orjson.loads(entry.kept or b"{}"))
 
     def _closing_deltas(self) -> list[Delta]:
         """An empty last delta for each part that is still open, so that a reader sees every part end."""
@@ -263,12 +296,12 @@ def written_of(history: Sequence[Logged]) -> list[Entry]:
     ]
 
 
-def cancelled_before_start(model: str) -> bytes:
+def cancelled_before_start(model: str, prices: Mapping[str, Price]) -> bytes:
     """The body of turn.done for a turn that was cancelled before it ran: it cost nothing."""
     return orjson.dumps(
         {
             "finish_reason": "cancelled",
-            "usage": {"input_tokens": 0, "output_tokens": 0, "estimated": False},
+            **Spending(prices).as_told("", proved=False),
             "model": model,
             "attempts": 0,
             "first_token_ms": None,

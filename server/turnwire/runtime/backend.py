@@ -31,7 +31,7 @@ from turnwire.ports import (
 )
 from turnwire.runtime.running_turns import RunningTurns, new_nonce
 from turnwire.runtime.session_hub import SessionHub
-from turnwire.runtime.turn_runner import Spec
+from turnwire.runtime.turn_runner import Spec, has_images
 from turnwire_protocol.at_rest import SessionPatch
 from turnwire_protocol.codes import ErrorCode
 from turnwire_protocol.commands import TurnCancel, TurnCreate, TurnRespond
@@ -245,6 +245,8 @@ class Backend:
             inputs = [dict(part) for part in Spec.from_json(earlier.spec).input]
             parent = (earlier.parent,) if earlier.parent is not None else "root"
         model = self._chosen_model(command)
+        if has_images(inputs) and not model.images:
+            raise Refused("unsupported", "This model takes no images.")
         size = sum(len(orjson.dumps(part)) for part in inputs)
         if size > self._input_bytes_max:
             raise Refused("too_large", f"The input has {size} bytes, {self._input_bytes_max} are allowed.")
@@ -259,7 +261,7 @@ class Backend:
             digest=digest_of(command),
             body=orjson.dumps(body),
             spec=spec.to_json(),
-            cancelled_body=cancelled_before_start(model.name),
+            cancelled_body=cancelled_before_start(model.name, {} if model.price is None else {model.name: model.price}),
             parent=parent,
             on_busy=command.on_busy,
             author=author,

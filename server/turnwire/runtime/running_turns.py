@@ -67,6 +67,7 @@ class RunningTurns:
         self._journal = journal
         self._models = models
         self._upstreams = Upstreams()
+        self._prices = {model.name: model.price for model in models.values() if model.price is not None}
         self._clock = clock
         self._renew_ms = renew_ms
         self._input_wait_ms = input_wait_ms
@@ -84,8 +85,8 @@ class RunningTurns:
 
     def start(self, request: AcceptRequest, spec: Spec) -> None:
         """Run a turn that was just accepted with this node's lease."""
-        turn = Turn(request.key.turn, spec.model, began_ms=self._clock.monotonic_ms())
-        self._run(turn, spec, self._journal.writer(request, request.nonce), {})
+        turn = self._turn(request.key, spec, {})
+        self._run(turn, spec, self._journal.writer(request, request.nonce))
 
     async def take(self, key: TurnKey, claim: Claim = "overdue") -> Taken:
         """Take a turn that nobody runs, and run or seal it, whichever is right."""
@@ -94,13 +95,13 @@ class RunningTurns:
         if request is None:
             return taken
         spec = Spec.from_json(request.spec)
-        turn = Turn(key.turn, spec.model, began_ms=self._clock.monotonic_ms())
+        turn = self._turn(key, spec, taken.answers)
         turn.fold(taken.entries)
         writer = self._journal.writer(request, request.nonce, written_of(taken.entries))
         what = takeover_of(turn, taken.state, taken.cancel_by, taken.takes)
         _log.info("turn_taken", turn=key.turn, takes=taken.takes, becomes=what)
         if what == "run":
-            self._run(turn, spec, writer, taken.answers)
+            self._run(turn, spec, writer)
         else:
             self._spawn(key, writer, self._seal(turn, writer, what))
         return taken
@@ -230,7 +231,18 @@ class RunningTurns:
 
     # --- within ---------------------------------------------------------------------------------------------------
 
-    def _run(self, turn: Turn, spec: Spec, writer: Writer, answers: Mapping[str, bytes]) -> None:
+    def _turn(self, key: TurnKey, spec: Spec, answers: Mapping[str, bytes]) -> Turn:
+        model = self._models.get(spec.model)
+        return Turn(
+            key.turn,
+            spec.model,
+            began_ms=self._clock.monotonic_ms(),
+            prices=self._prices,
+            budget=None if model is None else model.budget,
+            answers=answers,
+        )
+
+    def _run(self, turn: Turn, spec: Spec, writer: Writer) -> None:
         runner = TurnRunner(
             turn,
             spec,
@@ -240,7 +252,6 @@ class RunningTurns:
             upstreams=self._upstreams,
             clock=self._clock,
             input_wait_ms=self._input_wait_ms,
-            answers=answers,
         )
         self._spawn(writer.key, writer, runner.run())
 

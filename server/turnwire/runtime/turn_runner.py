@@ -9,12 +9,19 @@ because the turn is no longer its own.
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import orjson
 import structlog
 
-from turnwire.core.context import Exchange, estimated_tokens, messages_of
+from turnwire.core.context import (
+    Exchange,
+    exchange_of,
+    hundredths_of_tools,
+    likely_tokens,
+    messages_of,
+    request_of,
+)
 from turnwire.core.entries import Content, Finish, ProviderEvent, UsageReport
 from turnwire.core.errors import describe, error_body
 from turnwire.core.snapshots import folded
@@ -60,8 +67,12 @@ class Spec:
         return cls(**orjson.loads(text))
 
 
+class _BudgetSpent(Exception):
+    """The turn's budget is spent. It ends with what was said so far."""
+
+
 class TurnRunner:
-    """One turn on this node. `answers` are results of asks, by request, as JSON text."""
+    """One turn on this node."""
 
     def __init__(
         self,
@@ -74,7 +85,6 @@ class TurnRunner:
         upstreams: Upstreams,
         clock: Clock,
         input_wait_ms: int,
-        answers: Mapping[str, bytes] | None = None,
     ) -> None:
         self.key: TurnKey = writer.key
         self.writer = writer
@@ -85,7 +95,6 @@ class TurnRunner:
         self._upstreams = upstreams
         self._clock = clock
         self._input_wait_ms = input_wait_ms
-        self._answers = dict(answers or {})
         # A step that another node began is gone on with, as one more attempt.
         self._attempts_before = turn.attempt_of_step if turn.state == "started" else 0
 
@@ -116,9 +125,12 @@ class TurnRunner:
         branch = await self._branch()
         self.writer.hung_at_ms = self._clock.monotonic_ms() + model.deadlines.total + HANG_MS
         exchanges = [_exchange_of(stored) for stored in reversed(branch[1:])]
-        parts = self.turn.answer.as_parts()
-        exchanges.append(Exchange(self._spec.input, parts, self._results(parts)))
-        models = [model, *(self._models[name] for name in model.fallback if name in self._models)]
+        exchanges.append(self.turn.exchange(self._spec.input))
+        if self.turn.overspent():
+            raise _BudgetSpent
+        fallbacks = [self._models[name] for name in model.fallback if name in self._models]
+        # A model that cannot see what was asked would answer beside the point.
+        models = [model, *(other for other in fallbacks if other.images or not has_images(self._spec.input))]
         return await run_step(models, lambda chosen: self._request_for(chosen, exchanges), self, self._upstreams)
 
     async def _branch(self) -> Sequence[StoredTurn]:
@@ -132,9 +144,10 @@ class TurnRunner:
                 await asyncio.sleep(BRANCH_AGAIN_MS / 1000)
 
     def _request_for(self, model: Model, exchanges: Sequence[Exchange]) -> StepRequest:
-        messages = messages_of(exchanges, model.system_prompt, model.context_tokens - model.output_tokens_max)
-        guess = sum(estimated_tokens(str(part.get("text", ""))) for message in messages for part in message.parts)
-        self.turn.asked_for(guess)
+        tools_tokens = -(-hundredths_of_tools(self._spec.tools) // 100)
+        tokens_max = model.context_tokens - model.output_tokens_max - tools_tokens
+        messages = messages_of(exchanges, model.system_prompt, tokens_max, takes_images=model.images)
+        self.turn.asked_for(likely_tokens(messages, self._spec.tools))
         return StepRequest(
             messages,
             params={name: value for name, value in self._spec.params.items() if name in model.client_params},
@@ -143,15 +156,6 @@ class TurnRunner:
             output_tokens_max=model.output_tokens_max,
             deadlines=model.deadlines,
         )
-
-    def _results(self, parts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-        """Tool call to its result. An ask is named after the part it came from."""
-        calls = [part for part in parts if part["kind"] == "tool_call"]
-        return {
-            str(part["call"]): self._answers[_request_of(part)].decode()
-            for part in calls
-            if _request_of(part) in self._answers
-        }
 
     # StepSink: what run_step tells.
 
@@ -170,6 +174,8 @@ class TurnRunner:
                 self.turn.used(event)
         if self.turn.answer.bytes > OUTPUT_BYTES_MAX:
             raise Failure("output_too_large", f"more than {OUTPUT_BYTES_MAX} bytes")
+        if self.turn.overspent():
+            raise _BudgetSpent
         await self.writer.room()
 
     # --- endings --------------------------------------------------------------------------------------------------
@@ -178,6 +184,10 @@ class TurnRunner:
         try:
             finish = step.result()
             asks = self._asks() if finish.reason == "tool_calls" else []
+            if asks and self.turn.overspent():
+                raise _BudgetSpent
+        except _BudgetSpent:
+            return Ending(self.turn.done("budget", self._clock.monotonic_ms()), self._seal("done"))
         except Failure as failure:
             _log.info("turn_failed", turn=self.key.turn, kind=failure.kind, detail=failure.detail)
             return self._sealed_with_error(failure)
@@ -188,21 +198,18 @@ class TurnRunner:
 
     def _asks(self) -> list[dict[str, Any]]:
         """One ask for each tool call that has no result yet; none where the client gave no tools to call."""
-        if any(
-            part["kind"] == "tool_call" and len(part["text"]) > ARGUMENTS_CHARS_MAX
-            for part in self.turn.answer.as_parts()
-        ):
+        calls = self.turn.open_calls()
+        if any(len(call["text"]) > ARGUMENTS_CHARS_MAX for call in calls):
             raise Failure("output_too_large", f"a tool call with more than {ARGUMENTS_CHARS_MAX} characters")
         if not self._spec.tools or self.turn.step >= STEPS_MAX:
             return []
         return [
             {
-                "request": _request_of(part),
+                "request": request_of(call),
                 "kind": "tool_result",
-                "detail": {"call": part["call"], "name": part["name"], "arguments": part["text"]},
+                "detail": {"call": call["call"], "name": call["name"], "arguments": call["text"]},
             }
-            for part in self.turn.answer.as_parts()
-            if part["kind"] == "tool_call" and _request_of(part) not in self._answers
+            for call in calls
         ]
 
     async def _stop(self, step: asyncio.Task[Finish]) -> bool:
@@ -237,13 +244,12 @@ class TurnRunner:
         return Seal(state, self.turn.record())
 
 
-def _request_of(part: Mapping[str, Any]) -> str:
-    """An ask's id. A provider's call id may hold anything, so the part's number names the ask instead."""
-    return f"part-{part['part']}"
+def has_images(inputs: Sequence[Mapping[str, Any]]) -> bool:
+    return any(part["type"] == "image" for part in inputs)
 
 
 def _exchange_of(stored: StoredTurn) -> Exchange:
     spec = Spec.from_json(stored.spec)
     if stored.parts is not None:
-        return Exchange(spec.input, cast("list[dict[str, Any]]", orjson.loads(stored.parts)["parts"]))
+        return exchange_of(spec.input, orjson.loads(stored.parts))
     return Exchange(spec.input, folded(list(stored.entries))[0])

@@ -19,7 +19,7 @@ _KINDS: Final[dict[bytes, Kind]] = {
     b"data": "data",
 }
 
-_EVENT_NAMES: Final = frozenset((b"a", b"t", b"y", b"b"))
+_EVENT_NAMES: Final = frozenset((b"a", b"t", b"y", b"b", b"k"))
 
 
 def packed(entries: Sequence[Entry]) -> list[Argument]:
@@ -36,8 +36,10 @@ def packed(entries: Sequence[Entry]) -> list[Argument]:
             else:
                 _pack_named(arguments, entry)
         else:
-            size = str(-6 - 2 * len(entry.fields))
+            size = str(-6 - 2 * len(entry.fields) - 2 * bool(entry.kept))
             arguments += (size, "t", entry.turn or "", "y", entry.type, "b", entry.body)
+            if entry.kept:
+                arguments += ("k", entry.kept)
             for item in entry.fields.items():
                 arguments += item
     return arguments
@@ -93,7 +95,8 @@ def _add_names(delta: Delta, fields: Sequence[bytes]) -> None:
 def _event(fields: Sequence[bytes]) -> Event:
     values = dict(zip(fields[::2], fields[1::2], strict=True))
     others = {name.decode(): value.decode() for name, value in values.items() if name not in _EVENT_NAMES}
-    return Event(values[b"y"].decode(), values[b"t"].decode() or None, values[b"b"], others, int(values[b"a"]))
+    kept = values.get(b"k", b"")
+    return Event(values[b"y"].decode(), values[b"t"].decode() or None, values[b"b"], others, int(values[b"a"]), kept)
 
 
 def answers_of(raw: Any) -> dict[str, bytes]:
