@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,7 @@ SAMPLES: dict[str, tuple[object, object]] = {
     "model": ("demo/slow", "demo/slow"),
     "demo_models": (True, True),
     "replicas": (2, 2),
+    "upstream_ca_file": ("ca.pem", Path("ca.pem")),
 }
 
 
@@ -277,6 +279,30 @@ def test_tables_of_the_file_are_the_models_and_the_environment_chooses_among_the
     assert list(loaded('[models]\ndefault = "careful"\n' + toml, environ).models) == ["careful", "fast"]
 
 
+def test_what_a_model_costs_and_may_spend_is_exactly_as_written() -> None:
+    toml = (
+        FAST
+        + "price_usd_per_million = { input = 0.1, cached_input = 0.025, output = 3 }\n"
+        + "turn_budget = { tokens = 50000, usd = 0.05 }\nimages = true\n"
+        + "retries = { attempts_max = 2, budget_percent = 0 }\n"
+    )
+    fast = loaded(toml, {"FAST_KEY": "k"}).models["fast"]
+    price, budget = fast.price_usd_per_million, fast.turn_budget
+    assert price is not None and budget is not None
+    assert (price.input, price.cached_input, price.output) == (Decimal("0.1"), Decimal("0.025"), Decimal(3))
+    assert (budget.tokens, budget.usd) == (50_000, Decimal("0.05"))
+    assert (fast.images, fast.retries.attempts_max, fast.retries.budget_percent) == (True, 2, 0)
+    assert (fast.retries.wait_first_ms, fast.retries.failures_max) == (500, 5)
+
+
+def test_images_are_taken_where_that_is_known_and_elsewhere_if_the_file_says_so() -> None:
+    assert loaded(environ={"OPENAI_API_KEY": "k"}).models["gpt-5.4-mini"].images
+    elsewhere = {"OPENAI_BASE_URL": "http://127.0.0.1:11434/v1", "TURNWIRE_MODEL": "m"}
+    assert not loaded(environ=elsewhere).models["m"].images
+    assert not loaded(FAST, {"FAST_KEY": "k"}).models["fast"].images
+    assert all(model.images for model in loaded().models.values())
+
+
 @pytest.mark.parametrize(
     ("toml", "way_out"),
     [
@@ -298,6 +324,33 @@ def test_tables_of_the_file_are_the_models_and_the_environment_chooses_among_the
             "[models.fast] context_tokens is 'many', but must be a whole number from 256",
         ),
         (FAST + "deadlines_ms = { idle = 1 }\n", "[models.fast] deadlines_ms.idle is 1, but must be a whole number"),
+        (FAST + "deadlines_ms = 5\n", "[models.fast] deadlines_ms is 5, but must be a table"),
+        (FAST + "images = 2\n", "[models.fast] images is 2, but must be true or false"),
+        (FAST + "output_tokens_max = 200000\n", "less output_tokens_max (200000) than context_tokens (128000)"),
+        (FAST + "context_tokens = 2048\n", "less output_tokens_max (4096) than context_tokens (2048)"),
+        (
+            FAST + "retries = { attempts_max = 11 }\n",
+            "attempts_max is 11, but must be a whole number from 1 to 10.",
+        ),
+        (FAST + "retries = { attempts = 2 }\n", "retries.attempts is no setting; did you mean attempts_max?"),
+        (FAST + "price_usd_per_million = { input = 1 }\n", "[models.fast] price_usd_per_million.output is missing."),
+        (
+            FAST + 'price_usd_per_million = { input = "dear", output = 1 }\n',
+            "price_usd_per_million.input is 'dear', but must be a number of dollars from 0 to 1000000.",
+        ),
+        (FAST + "price_usd_per_million = { input = -1, output = 1 }\n", "must be a number of dollars"),
+        (FAST + "price_usd_per_million = { input = true, output = 1 }\n", "must be a number of dollars"),
+        (FAST + "price_usd_per_million = { input = nan, output = 1 }\n", "must be a number of dollars"),
+        (
+            FAST + "price_usd_per_million = { input = 1, output = 1, cached = 1 }\n",
+            "price_usd_per_million.cached is no setting; did you mean cached_input?",
+        ),
+        (FAST + "turn_budget = {}\n", "[models.fast] turn_budget is {}, but must have tokens, usd or both."),
+        (
+            FAST + "turn_budget = { tokens = 0 }\n",
+            "turn_budget.tokens is 0, but must be a whole number from 1 to 1000000000.",
+        ),
+        (FAST + "turn_budget = { usd = -1 }\n", "turn_budget.usd is -1, but must be a number of dollars"),
         (FAST.replace("models.fast", "models.demo"), "belongs to a demo model"),
         ('[models.fast]\nprovider = "demo"\nmodel = "demo/quick"\n', "must have as model one of demo, demo/slow"),
         (FAST.replace("models.fast", f"models.{'x' * 129}"), "a name of 1 to 128 characters"),

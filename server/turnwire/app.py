@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapp
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import structlog
 import uvicorn
@@ -26,10 +26,8 @@ from starlette.routing import WebSocketRoute
 from turnwire.core.connection import Greeting
 from turnwire.identity.anonymous import Anonymous
 from turnwire.identity.origins import OriginPolicy
-from turnwire.ports import Clock, Deadlines, Failure, Model, Provider, SessionKey, SessionLog
-from turnwire.providers.demo import Demo, Variant
-from turnwire.providers.http_stream import HttpStream
-from turnwire.providers.openai_chat import OpenAIChat
+from turnwire.models import open_models
+from turnwire.ports import Clock, Failure, Model, SessionKey, SessionLog
 from turnwire.runtime.backend import Backend
 from turnwire.runtime.connection_driver import ConnectionDriver, DriverLimits
 from turnwire.runtime.drain import drain
@@ -38,7 +36,7 @@ from turnwire.runtime.reaper import Reaper
 from turnwire.runtime.running_turns import RunningTurns
 from turnwire.runtime.sender import Socket
 from turnwire.runtime.session_hub import SessionHub
-from turnwire.settings import ModelSettings, Settings
+from turnwire.settings import Settings
 from turnwire.stores.redis.address import StartError as StoreStartError
 from turnwire.stores.redis.embedded import start_embedded
 from turnwire.stores.redis.link import Link
@@ -206,7 +204,7 @@ def run(work: Coroutine[Any, Any, None]) -> None:
 
 async def serve(settings: Settings, announce: Callable[[str], None], listening: socket.socket | None = None) -> None:
     """Run a node until it is told to stop. `announce` gets the banner; `listening` is `listen`'s, for several nodes on
-    one port. Raises StartError.
+    one port. Raises StartError, SettingsError.
 
     SIGTERM and Ctrl-C drain; a second one ends at once.
     """
@@ -215,7 +213,7 @@ async def serve(settings: Settings, announce: Callable[[str], None], listening: 
             listening = listen(settings)
         stack.callback(listening.close)
         store = await stack.enter_async_context(_open_store(settings))
-        models = await stack.enter_async_context(_open_models(settings))
+        models = await stack.enter_async_context(open_models(settings))
         node = Node(settings, store.log, models, SystemClock())
         server = _Server(
             uvicorn.Config(
@@ -335,35 +333,6 @@ async def _open_store(settings: Settings) -> AsyncGenerator[Store]:
         except StoreStartError as error:
             raise StartError(str(error)) from error
         yield Store(log, described)
-
-
-@asynccontextmanager
-async def _open_models(settings: Settings) -> AsyncGenerator[dict[str, Model]]:
-    """The configured models, the default first, on one HTTP client."""
-    http = HttpStream()
-    try:
-        yield {name: _model(name, table, http) for name, table in settings.models.items()}
-    finally:
-        await http.aclose()
-
-
-def _model(name: str, table: ModelSettings, http: HttpStream) -> Model:
-    if table.provider == "demo":
-        variant = table.model.removeprefix("demo").removeprefix("/") or "plain"
-        provider: Provider = Demo(cast("Variant", variant))
-    else:
-        key = None if table.key is None else table.key.get_secret_value()
-        provider = OpenAIChat(http, name=name, base_url=table.base_url, model=table.model, api_key=key)
-    return Model(
-        name=name,
-        provider=provider,
-        fallback=table.fallback,
-        system_prompt=table.system_prompt,
-        context_tokens=table.context_tokens,
-        output_tokens_max=table.output_tokens_max,
-        client_params=frozenset(table.client_params),
-        deadlines=Deadlines(**table.deadlines_ms.model_dump()),
-    )
 
 
 def _banner(settings: Settings, store: Store, models: Mapping[str, Model], listening: socket.socket) -> str:

@@ -61,12 +61,11 @@ def serve(
     given = {"host": host, "port": port, "redis_url": redis_url, "data_dir": data_dir, "workers": workers}
     try:
         settings = load(config, given)
-    except SettingsError as error:
-        _give_up(str(error), 2)
-    telemetry.configure(settings.log_level)
-    try:
+        telemetry.configure(settings.log_level)
         until_stopped = serve_until_stopped if settings.workers == 1 else supervise
         run(until_stopped(settings, lambda text: print(text, flush=True)))
+    except SettingsError as error:
+        _give_up(str(error), 2)
     except StartError as error:
         _give_up(str(error), 1)
 

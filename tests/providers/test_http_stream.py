@@ -8,14 +8,14 @@ import socket
 import ssl
 import time
 from collections.abc import AsyncIterator
-from functools import partial
+from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 
 from tests.support.provider_server import (
-    CERTIFICATE,
+    AUTHORITY,
+    ISSUED,
     Gate,
     Pause,
     ProviderServer,
@@ -158,6 +158,27 @@ async def test_a_certificate_that_is_not_trusted_is_not_tried_again(http: HttpSt
         failure = await failure_of(http, server.base_url, PATIENT)
     assert (failure.kind, failure.may_retry) == ("upstream_connect", False)
     assert server.requests == []
+
+
+async def test_an_authority_that_is_named_is_trusted_and_no_other(http: HttpStream) -> None:
+    named = HttpStream(ca_file=AUTHORITY)
+    async with ProviderServer(in_order(Reply((b"data: a\n\n",))), tls=tls_context(ISSUED)) as server:
+        assert (await failure_of(http, server.base_url, PATIENT)).kind == "upstream_connect"
+        assert await body_of(named, server.base_url, PATIENT) == b"data: a\n\n"
+    async with ProviderServer(in_order(Reply()), tls=tls_context()) as server:
+        assert (await failure_of(named, server.base_url, PATIENT)).kind == "upstream_connect"
+    await named.aclose()
+
+
+@pytest.mark.parametrize(("content", "error"), [(None, OSError), ("no certificate", ssl.SSLError)])
+def test_an_authority_that_cannot_be_read_is_told_at_once(
+    tmp_path: Path, content: str | None, error: type[Exception]
+) -> None:
+    path = tmp_path / "ca.pem"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(error):
+        HttpStream(ca_file=path)
 
 
 async def test_a_service_that_does_not_speak_tls_is_a_connect_failure(http: HttpStream) -> None:
@@ -318,18 +339,9 @@ async def test_a_request_cancelled_before_its_first_byte_closes_its_socket_at_on
         assert sorted(took_ms)[10] < CLOSE_MS_MAX
 
 
-def trusting(monkeypatch: pytest.MonkeyPatch) -> HttpStream:
-    """A client that trusts the tests' certificate."""
-    connector = partial(aiohttp.TCPConnector, ssl=ssl.create_default_context(cafile=CERTIFICATE))
-    monkeypatch.setattr(aiohttp, "TCPConnector", connector)
-    return HttpStream()
-
-
-@pytest.mark.parametrize("tls", [None, tls_context()], ids=["plain", "TLS"])
-async def test_leaving_in_the_middle_of_a_stream_closes_its_socket_at_once(
-    monkeypatch: pytest.MonkeyPatch, tls: ssl.SSLContext | None
-) -> None:
-    http = trusting(monkeypatch)
+@pytest.mark.parametrize("tls", [None, tls_context(ISSUED)], ids=["plain", "TLS"])
+async def test_leaving_in_the_middle_of_a_stream_closes_its_socket_at_once(tls: ssl.SSLContext | None) -> None:
+    http = HttpStream(ca_file=AUTHORITY)
     took_ms: list[float] = []
     async with ProviderServer(in_order(Reply((b"data: a\n\n",), ending="ping")), tls=tls) as server:
         for number in range(20):

@@ -30,6 +30,8 @@ from types import TracebackType
 from typing import Any, Literal, Self, cast
 
 CERTIFICATE = Path(__file__).with_name("untrusted.pem")
+AUTHORITY = Path(__file__).with_name("authority.pem")
+ISSUED = Path(__file__).with_name("issued.pem")
 SSE_HEADERS: Mapping[str, str] = {"content-type": "text/event-stream; charset=utf-8"}
 
 
@@ -102,10 +104,10 @@ class Stamped:
 Answer = Reply | Stamped
 
 
-def tls_context() -> ssl.SSLContext:
-    """A server's, with a certificate that nobody trusts."""
+def tls_context(certificate: Path = CERTIFICATE) -> ssl.SSLContext:
+    """A server's, with a certificate that nobody trusts, or ISSUED for who trusts AUTHORITY."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(CERTIFICATE)
+    context.load_cert_chain(certificate)
     return context
 
 

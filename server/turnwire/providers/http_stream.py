@@ -12,11 +12,13 @@ followed, for they would carry the key and the prompt to another host, and cooki
 
 import asyncio
 import socket
+import ssl
 import struct
 from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Final, NoReturn, cast
 
 import aiohttp
@@ -45,9 +47,20 @@ _LINGER_NOT: Final = struct.pack("ii", 1, 0)
 class HttpStream:
     """One HTTP client for the whole process. It belongs to the event loop in which it is first used."""
 
-    def __init__(self, *, connections_max: int = CONNECTIONS_MAX, proxy_url: str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        connections_max: int = CONNECTIONS_MAX,
+        proxy_url: str | None = None,
+        ca_file: Path | None = None,
+    ) -> None:
+        """`ca_file`: certificates (PEM) of authorities that are trusted beside the system's. Raises OSError when it
+        cannot be read, ssl.SSLError when there is none in it."""
         self._connections_max = connections_max
         self._proxy_url = proxy_url
+        self._trusted = ssl.create_default_context()
+        if ca_file is not None:
+            self._trusted.load_verify_locations(cafile=ca_file)
         self._session: aiohttp.ClientSession | None = None
 
     @asynccontextmanager
@@ -97,7 +110,9 @@ class HttpStream:
     def _opened_session(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self._connections_max, keepalive_timeout=KEPT_ALIVE_MS / 1000),
+                connector=aiohttp.TCPConnector(
+                    limit=self._connections_max, keepalive_timeout=KEPT_ALIVE_MS / 1000, ssl=self._trusted
+                ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
                 trust_env=False,

@@ -6,8 +6,9 @@ too, because a misspelt setting is one that silently does not hold. Secrets come
 this package only as SecretStr.
 """
 
+from turnwire.settings.model_tables import DeadlineSettings
 from turnwire.settings.sentences import SettingsError
-from turnwire.settings.shapes import DEMO_MODELS, DeadlineSettings, ModelSettings, Settings
+from turnwire.settings.shapes import DEMO_MODELS, ModelSettings, Settings, named
 from turnwire.settings.sources import load
 
-__all__ = ["DEMO_MODELS", "DeadlineSettings", "ModelSettings", "Settings", "SettingsError", "load"]
+__all__ = ["DEMO_MODELS", "DeadlineSettings", "ModelSettings", "Settings", "SettingsError", "load", "named"]

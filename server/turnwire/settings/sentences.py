@@ -6,7 +6,8 @@ repeated.
 
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, Final, TypeVar, cast
+from types import UnionType
+from typing import Annotated, Any, Final, TypeVar, Union, cast, get_args, get_origin
 
 from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
@@ -50,7 +51,7 @@ def _sentence(model: type[BaseModel], fault: ErrorDetails, named: Named) -> str:
     steps = [step for step in fault["loc"] if isinstance(step, str)]
     owner = model
     for step in steps[:-1]:
-        owner = cast("type[BaseModel]", owner.model_fields[step].annotation)
+        owner = cast("type[BaseModel]", _kind_of(owner.model_fields[step])[0])
     if fault["type"] == "extra_forbidden":
         known = [name for name, field in owner.model_fields.items() if not field.exclude]
         return f"{named(steps)} is no setting; {nearest(steps[-1], known)}"
@@ -71,11 +72,24 @@ def _must(fault: ErrorDetails, field: FieldInfo | None) -> str:
         return reason
     if fault["type"] == "literal_error":
         return f"must be {fault.get('ctx', {})['expected']}"
-    if field is not None and field.annotation is int:
-        bounds = {type(bound).__name__.lower(): bound for bound in field.metadata}
+    kind, metadata = (None, ()) if field is None else _kind_of(field)
+    if kind is int:
+        bounds = {type(bound).__name__.lower(): bound for bound in metadata}
         return f"must be a whole number from {bounds['ge'].ge} to {bounds['le'].le}"
-    if field is not None and field.annotation is bool:
+    if kind is bool:
         return "must be true or false (1 or 0)"
     if fault["type"] in _PLAIN:
         return _PLAIN[fault["type"]]
     return f"must be otherwise: {reason[:1].lower()}{reason[1:]}"
+
+
+def _kind_of(field: FieldInfo) -> tuple[Any, Sequence[Any]]:
+    """A field's type and what it is bound by, also where it may be left out."""
+    kind, metadata = field.annotation, list(field.metadata)
+    if get_origin(kind) in (Union, UnionType):
+        kind = next(kind for kind in get_args(kind) if kind is not type(None))
+    while get_origin(kind) is Annotated:
+        kind, *inner = get_args(kind)
+        metadata += inner
+    bounds = [bound for item in metadata for bound in (item.metadata if isinstance(item, FieldInfo) else [item])]
+    return kind, bounds

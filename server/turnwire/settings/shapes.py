@@ -9,18 +9,19 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    StringConstraints,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, SecretStr, StringConstraints, field_validator, model_validator
 
 from turnwire.identity.origins import fault_of_origin
+from turnwire.settings.model_tables import (
+    BudgetSettings,
+    Count,
+    DeadlineSettings,
+    Frozen,
+    Millis,
+    PriceSettings,
+    RetrySettings,
+    Whole,
+)
 from turnwire_protocol import limits
 
 STORE_SCHEMES: Final = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel")
@@ -41,32 +42,10 @@ FIXED_PARAMS: Final = frozenset(["messages", "model", "n", "response_format", "s
 """Fields of an upstream request that the server itself decides."""
 
 
-def _whole(value: object) -> object:
-    """True is no 1 and 1.5 is no 1: as text they are refused with the same words as any other text."""
-    return str(value) if isinstance(value, bool | float) else value
-
-
-Whole = Annotated[int, BeforeValidator(_whole)]
-Millis = Annotated[Whole, Field(ge=100, le=3_600_000)]
-Count = Annotated[Whole, Field(ge=1, le=1_000_000)]
 ModelName = Annotated[str, StringConstraints(min_length=1, max_length=limits.NAME_CHARS_MAX)]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
-
-
-class DeadlineSettings(_Frozen):
-    """In ms, as in ports.Deadlines: one connecting and all of them, first content, between content, the whole step."""
-
-    connect: Millis = 5_000
-    connect_total: Millis = 12_000
-    first_content: Millis = 30_000
-    idle: Millis = 30_000
-    total: Annotated[Whole, Field(ge=1_000, le=86_400_000)] = 600_000
-
-
-class ModelSettings(_Frozen):
+class ModelSettings(Frozen):
     """One model that clients may choose. For provider `demo`, `model` is one of DEMO_MODELS."""
 
     provider: Literal["openai_chat", "demo"]
@@ -80,7 +59,11 @@ class ModelSettings(_Frozen):
     output_tokens_max: Annotated[Whole, Field(ge=1, le=10_000_000)] = 4_096
     client_params: tuple[str, ...] = ()
     fallback: tuple[str, ...] = ()
+    images: bool = False
     deadlines_ms: DeadlineSettings = DeadlineSettings()
+    retries: RetrySettings = RetrySettings()
+    price_usd_per_million: PriceSettings | None = None
+    turn_budget: BudgetSettings | None = None
 
     @field_validator("base_url")
     @classmethod
@@ -103,13 +86,28 @@ class ModelSettings(_Frozen):
             raise ValueError(f"must have as model one of {', '.join(DEMO_MODELS)}")
         return self
 
+    @model_validator(mode="after")
+    def _leaves_room_for_a_context(self) -> Self:
+        if self.output_tokens_max >= self.context_tokens:
+            raise ValueError(
+                f"must have less output_tokens_max ({self.output_tokens_max}) than context_tokens "
+                f"({self.context_tokens}): a question needs its part of these"
+            )
+        return self
+
+
+_NOBODY_TO_SPARE: Final = RetrySettings(budget_percent=1_000, failures_max=0)
+"""A demo model that always fails is to show it each time in the same way."""
+
 
 def demo_tables() -> dict[str, ModelSettings]:
     """The demo models, by name."""
-    return {name: ModelSettings(provider="demo", model=name) for name in DEMO_MODELS}
+    return {
+        name: ModelSettings(provider="demo", model=name, images=True, retries=_NOBODY_TO_SPARE) for name in DEMO_MODELS
+    }
 
 
-class Settings(_Frozen):
+class Settings(Frozen):
     """All settings of one node. `models` holds what clients may choose; the first of them is the default."""
 
     host: Annotated[str, StringConstraints(min_length=1)] = "127.0.0.1"
@@ -143,6 +141,7 @@ class Settings(_Frozen):
 
     model: ModelName | None = None
     demo_models: bool = False
+    upstream_ca_file: Path | None = None
     models: dict[str, ModelSettings] = Field(default_factory=demo_tables, min_length=1)
 
     @property
@@ -228,6 +227,7 @@ PLACES: Final[dict[str, tuple[str, str]]] = {
     **{name: ("limits", name) for name in ("command_bytes_max", "input_bytes_max", "input_wait_ms")},
     "model": ("models", "default"),
     "demo_models": ("models", "demo_models"),
+    "upstream_ca_file": ("models", "ca_file"),
 }
 """Where each setting stands in turnwire.toml: (section, key). In the environment it is TURNWIRE_ and its name."""
 

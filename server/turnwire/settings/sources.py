@@ -177,6 +177,8 @@ def _openai_model(chosen: str | None, given: Mapping[str, str]) -> dict[str, Mod
     """What OPENAI_API_KEY and OPENAI_BASE_URL say, as other programs read them."""
     base_url = given.get("OPENAI_BASE_URL", OPENAI_URL)
     values: dict[str, Any] = {"provider": "openai_chat", "base_url": base_url, "model": chosen or OPENAI_MODEL}
+    if base_url.rstrip("/") == OPENAI_URL:
+        values["images"] = True
     if "OPENAI_API_KEY" in given:
         values |= {"key_env": "OPENAI_API_KEY", "key": SecretStr(given["OPENAI_API_KEY"])}
     elif base_url.rstrip("/") == OPENAI_URL:

@@ -1,0 +1,83 @@
+"""The models that the settings name, put together: a provider each, with its limits and its price.
+
+With app.py this is the composition root. What only shows when a file is opened or a price list asked is found here, and
+told like any other setting that cannot work.
+"""
+
+import ssl
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from typing import cast
+
+from turnwire.core.spending import Budget, Price, Rates
+from turnwire.ports import Deadlines, Model, Provider, Retries
+from turnwire.providers.demo import Demo, Variant
+from turnwire.providers.http_stream import HttpStream
+from turnwire.providers.listed_prices import listed_price
+from turnwire.providers.openai_chat import OpenAIChat
+from turnwire.settings import ModelSettings, Settings, SettingsError, named
+
+
+@asynccontextmanager
+async def open_models(settings: Settings) -> AsyncGenerator[dict[str, Model]]:
+    """The configured models, the default first, on one HTTP client. Raises SettingsError."""
+    http = _http(settings)
+    try:
+        models = {name: _model(name, table, http) for name, table in settings.models.items()}
+        _check_budgets(models)
+        yield models
+    finally:
+        await http.aclose()
+
+
+def _http(settings: Settings) -> HttpStream:
+    ca_file = settings.upstream_ca_file
+    try:
+        return HttpStream(ca_file=ca_file)
+    except OSError as error:  # ssl.SSLError is one
+        why = "is no file of certificates in PEM" if isinstance(error, ssl.SSLError) else error.strerror
+        raise SettingsError(f"{named('upstream_ca_file')} is {str(ca_file)!r}, but: {why}.") from error
+
+
+def _model(name: str, table: ModelSettings, http: HttpStream) -> Model:
+    if table.provider == "demo":
+        variant = table.model.removeprefix("demo").removeprefix("/") or "plain"
+        provider: Provider = Demo(cast("Variant", variant))
+    else:
+        key = None if table.key is None else table.key.get_secret_value()
+        provider = OpenAIChat(http, name=name, base_url=table.base_url, model=table.model, api_key=key)
+    budget = table.turn_budget
+    return Model(
+        name=name,
+        provider=provider,
+        fallback=table.fallback,
+        system_prompt=table.system_prompt,
+        context_tokens=table.context_tokens,
+        output_tokens_max=table.output_tokens_max,
+        client_params=frozenset(table.client_params),
+        images=table.images,
+        deadlines=Deadlines(**table.deadlines_ms.model_dump()),
+        retries=Retries(**table.retries.model_dump()),
+        price=_price(table),
+        budget=None if budget is None else Budget(budget.tokens, budget.usd),
+    )
+
+
+def _price(table: ModelSettings) -> Price | None:
+    given = table.price_usd_per_million
+    if given is not None:
+        return Rates(given.input, given.output, given.cached_input)
+    return None if table.provider == "demo" else listed_price(table.base_url, table.model)
+
+
+def _check_budgets(models: Mapping[str, Model]) -> None:
+    """Raises SettingsError for a budget of money that could not be held, because a model's price is not known."""
+    for model in models.values():
+        if model.budget is None or model.budget.usd is None:
+            continue
+        for name in (model.name, *model.fallback):
+            if models[name].price is None:
+                raise SettingsError(
+                    f"[models.{model.name}] turn_budget limits usd, but nothing says what {name} costs: give it "
+                    "price_usd_per_million, or install turnwire[prices], whose list may have it."
+                )

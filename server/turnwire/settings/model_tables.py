@@ -1,0 +1,75 @@
+"""The tables inside a [models.NAME] table, each a few values that belong together, and the kinds that values are of."""
+
+from decimal import Decimal, InvalidOperation
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+
+USD_MAX = 1_000_000
+
+
+def _whole(value: object) -> object:
+    """True is no 1 and 1.5 is no 1: as text they are refused with the same words as any other text."""
+    return str(value) if isinstance(value, bool | float) else value
+
+
+def _dollars(value: Any) -> Decimal:
+    """Exactly the digits that were written: 0.1 is a tenth, not the float next to it."""
+    try:
+        amount = Decimal(str(value)) if not isinstance(value, bool) else Decimal("NaN")
+    except InvalidOperation:
+        amount = Decimal("NaN")
+    if not amount.is_finite() or not 0 <= amount <= USD_MAX:
+        raise ValueError(f"must be a number of dollars from 0 to {USD_MAX}")
+    return amount
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+Millis = Annotated[Whole, Field(ge=100, le=3_600_000)]
+Count = Annotated[Whole, Field(ge=1, le=1_000_000)]
+Dollars = Annotated[Decimal, BeforeValidator(_dollars), PlainSerializer(float)]
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+
+
+class DeadlineSettings(Frozen):
+    """In ms, as in ports.Deadlines: one connecting and all of them, first content, between content, the whole step."""
+
+    connect: Millis = 5_000
+    connect_total: Millis = 12_000
+    first_content: Millis = 30_000
+    idle: Millis = 30_000
+    total: Annotated[Whole, Field(ge=1_000, le=86_400_000)] = 600_000
+
+
+class RetrySettings(Frozen):
+    """As in ports.Retries. `budget_percent` 1000 bounds nothing that `attempts_max` does not."""
+
+    attempts_max: Annotated[Whole, Field(ge=1, le=10)] = 4
+    wait_first_ms: Annotated[Whole, Field(ge=1, le=60_000)] = 500
+    wait_ms_max: Annotated[Whole, Field(ge=1, le=60_000)] = 8_000
+    budget_percent: Annotated[Whole, Field(ge=0, le=1_000)] = 10
+    failures_max: Annotated[Whole, Field(ge=0, le=1_000)] = 5
+
+
+class PriceSettings(Frozen):
+    """Dollars for a million tokens; `cached_input` absent: as other input."""
+
+    input: Dollars
+    output: Dollars
+    cached_input: Dollars | None = None
+
+
+class BudgetSettings(Frozen):
+    """What one turn may spend: tokens of input and output together, dollars, or both."""
+
+    tokens: Annotated[Whole, Field(ge=1, le=1_000_000_000)] | None = None
+    usd: Dollars | None = None
+
+    @model_validator(mode="after")
+    def _limits_something(self) -> Self:
+        if self.tokens is None and self.usd is None:
+            raise ValueError("must have tokens, usd or both")
+        return self
