@@ -9,7 +9,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -27,7 +27,7 @@ from tests.support.provider_server import (
     tls_context,
 )
 from turnwire.ports import Deadlines, Failure
-from turnwire.providers import http_stream
+from turnwire.providers import upstream
 from turnwire.providers.http_stream import HttpStream
 
 PATIENT = Deadlines()
@@ -231,7 +231,7 @@ async def test_an_answer_that_is_no_stream_has_its_kind(http: HttpStream, reply:
 async def test_an_error_body_that_does_not_end_is_not_waited_for(
     http: HttpStream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http_stream, "ERROR_BODY_MS", 50)
+    monkeypatch.setattr(upstream, "ERROR_BODY_MS", 50)
     async with ProviderServer(in_order(Reply((b"{",), 503, ending="stall"))) as server:
         assert (await failure_of(http, server.base_url)).kind == "upstream_busy"
         await closed(server.requests[0])
@@ -241,7 +241,7 @@ async def test_of_a_long_error_body_only_the_beginning_is_read(http: HttpStream)
     async with ProviderServer(in_order(Reply((b"x" * 200_000,), 503, ending="stall"))) as server:
         began = time.monotonic()
         assert (await failure_of(http, server.base_url)).kind == "upstream_busy"
-        assert time.monotonic() - began < http_stream.ERROR_BODY_MS / 1000 / 2
+        assert time.monotonic() - began < upstream.ERROR_BODY_MS / 1000 / 2
         await closed(server.requests[0])
 
 
@@ -292,7 +292,7 @@ async def test_what_came_before_a_connection_broke_is_read_first(http: HttpStrea
         await closed(server.requests[0])
         for _ in range(20):
             await asyncio.sleep(0)
-        assert body._content.exception() is not None
+        assert cast("Any", body)._content.exception() is not None
         assert await body.chunk() == b"data: b\n\ndata: c\n\n"
         for _ in range(2):
             with pytest.raises(Failure) as failure:

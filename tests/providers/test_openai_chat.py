@@ -13,9 +13,10 @@ from tests.support.provider_server import Pause, ProviderServer, Reply, chunk, i
 from turnwire.core.entries import Content, Finish, Message, ProviderEvent
 from turnwire.ports import Deadlines, Failure, Provider, StepRequest
 from turnwire.providers import openai_chat
-from turnwire.providers.http_stream import Body, HttpStream
+from turnwire.providers.http_stream import HttpStream
 from turnwire.providers.openai_chat import OpenAIChat
 from turnwire.providers.openai_chat_request import AZURE, COMMON
+from turnwire.providers.upstream import Body
 
 HELLO = StepRequest([Message("user", ({"type": "text", "text": "hi"},))])
 AT_ONCE = 25

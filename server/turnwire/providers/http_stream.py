@@ -16,7 +16,6 @@ import ssl
 import struct
 from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Final, NoReturn, cast
@@ -27,7 +26,7 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_writer import StreamWriter
 
 from turnwire.ports import Deadlines, Failure
-from turnwire.providers.upstream_errors import failure_of_status
+from turnwire.providers.upstream import Upstream
 
 CONNECTIONS_MAX: Final = 4_096
 """Of one process, to all services. Whoever finds none free waits for one as for a connection."""
@@ -35,8 +34,6 @@ CONNECTIONS_MAX: Final = 4_096
 KEPT_ALIVE_MS: Final = 30_000
 """How long an unused connection is kept: less than any common load balancer does, which would close it first."""
 
-ERROR_BODY_BYTES_MAX: Final = 65_536
-ERROR_BODY_MS: Final = 2_000
 READ_OUT_MS: Final = 50
 CLOSE_MS: Final = 1_000
 _WRITE_BYTES: Final = 65_536
@@ -44,7 +41,7 @@ _LINGER_NOT: Final = struct.pack("ii", 1, 0)
 """struct linger of SO_LINGER: on, for no time."""
 
 
-class HttpStream:
+class HttpStream(Upstream):
     """One HTTP client for the whole process. It belongs to the event loop in which it is first used."""
 
     def __init__(
@@ -64,21 +61,16 @@ class HttpStream:
         self._session: aiohttp.ClientSession | None = None
 
     @asynccontextmanager
-    async def post(
+    async def ask(
         self, url: str, headers: Mapping[str, str], content: bytes, deadlines: Deadlines
-    ) -> AsyncGenerator["Body"]:
-        """Post JSON and hand out the body of the answer, which is sure to be a stream of events.
-
-        Raises Failure: on connecting within `deadlines.connect`, on any other answer within `deadlines.first_content`.
-        When the context has been left, the connection is closed, unless its answer was read to the end.
-        """
+    ) -> AsyncGenerator["_Answer"]:
+        """See Upstream."""
         upload = _Upload(content)
         response: aiohttp.ClientResponse | None = None
         try:
             response = await self._request(url, headers, upload, deadlines)
-            await _check(response)
             with _ended_by_its_connection(response):
-                yield Body(response)
+                yield _Answer(response)
         finally:
             await _hang_up(response, upload)
 
@@ -129,14 +121,15 @@ _HEADERS: Final[Mapping[str, str]] = {
 }
 
 
-class Body:
-    """The bytes of one answer, as they come."""
+class _Answer:
+    """See upstream.Answer."""
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self.status = response.status
+        self.headers = {name.lower(): value for name, value in response.headers.items()}
         self._content = response.content
 
     async def chunk(self) -> bytes:
-        """What has come since, at least a byte; nothing at the end. Raises Failure when the connection broke."""
         try:
             return await self._content.readany()
         except aiohttp.ClientError as error:
@@ -153,10 +146,7 @@ class Body:
         return unread
 
     async def read_out(self) -> None:
-        """Take in the end of a finished answer, so that its connection can serve the next one.
-
-        Services send it right behind their last event. One that does not costs this short wait, and its connection.
-        """
+        """Services send the end right behind their last event. One that does not costs this wait and its connection."""
         try:
             async with asyncio.timeout(READ_OUT_MS / 1000):
                 while await self._content.readany():
@@ -185,32 +175,6 @@ class _Upload(aiohttp.Payload):
         end = len(self._content) if content_length is None else content_length
         for start in range(0, end, _WRITE_BYTES):
             await writer.write(self._content[start : min(start + _WRITE_BYTES, end)])
-
-
-async def _check(response: aiohttp.ClientResponse) -> None:
-    """Raise the failure that an answer means, unless it is a stream of events."""
-    if response.status != 200:
-        headers = {name.lower(): value for name, value in response.headers.items()}
-        body = await _error_body(response)
-        raise failure_of_status(response.status, headers, body, datetime.now(UTC))
-    if response.content_type != "text/event-stream":
-        raise Failure("malformed", "the answer is no stream of events")
-    if response.headers.get("content-encoding", "identity") != "identity":
-        raise Failure("malformed", "the answer is compressed, which was not asked for")
-
-
-async def _error_body(response: aiohttp.ClientResponse) -> bytes:
-    """The beginning of an error's body. It only refines what the status says, so it may be missing."""
-    pieces: list[bytes] = []
-    left = ERROR_BODY_BYTES_MAX
-    try:
-        async with asyncio.timeout(ERROR_BODY_MS / 1000):
-            while left > 0 and (piece := await response.content.read(left)):
-                pieces.append(piece)
-                left -= len(piece)
-    except (TimeoutError, aiohttp.ClientError):
-        pass
-    return b"".join(pieces)
 
 
 def _fail(error: aiohttp.ClientError) -> NoReturn:

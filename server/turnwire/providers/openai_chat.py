@@ -12,9 +12,9 @@ from typing import Final
 
 from turnwire.core.entries import ProviderEvent
 from turnwire.ports import Failure, StepRequest
-from turnwire.providers.http_stream import Body, HttpStream
 from turnwire.providers.openai_chat_decoder import OpenAIChatDecoder
 from turnwire.providers.openai_chat_request import Dialect, chat_body, completions_url, dialect_of
+from turnwire.providers.upstream import Body, Upstream
 
 TAIL_MS: Final = 2_000
 """How long usage and the protocol's end may come after the finish reason. The answer is whole without them."""
@@ -25,7 +25,7 @@ class OpenAIChat:
 
     def __init__(
         self,
-        http: HttpStream,
+        http: Upstream,
         *,
         name: str,
         base_url: str,
