@@ -18,6 +18,7 @@ from turnwire.app import StartError
 from turnwire.chat import terminal
 from turnwire.chat.connection import VERSION
 from turnwire.cli import app
+from turnwire.models import Record
 from turnwire.settings import Settings
 
 PYTHON = sys.executable
@@ -66,12 +67,19 @@ def test_config_prints_what_can_be_read_back() -> None:
 
 
 @pytest.fixture
-def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
+def records() -> list[Record | None]:
+    """Where each `serve` was told to record."""
+    return []
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch, records: list[Record | None]) -> list[Settings]:
     """The settings that `serve` was called with; it returns at once."""
     seen: list[Settings] = []
 
-    async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
+    async def serve(settings: Settings, announce: Callable[[str], None], record: Record | None) -> None:
         seen.append(settings)
+        records.append(record)
         announce("ready")
 
     monkeypatch.setattr(app_module, "serve", serve)
@@ -100,12 +108,30 @@ def test_serve_reads_the_file_that_it_is_given(served: list[Settings]) -> None:
 
 
 def test_a_server_that_cannot_start_says_why_and_exits_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def serve(_settings: Settings, _announce: Callable[[str], None]) -> None:
+    async def serve(_settings: Settings, _announce: Callable[[str], None], _record: Record | None) -> None:
         raise StartError("The port is taken.")
 
     monkeypatch.setattr(app_module, "serve", serve)
     result = run("serve")
     assert (result.exit_code, result.stdout, result.stderr) == (1, "", "turnwire: The port is taken.\n")
+
+
+def test_recording_is_serving_with_a_folder(served: list[Settings], records: list[Record | None]) -> None:
+    assert run("serve").exit_code == 0
+    assert run("record-exchanges", "there", "--port", "82").exit_code == 0
+    assert run("record-exchanges", "there", "--redact-prompts").exit_code == 0
+    assert records == [None, Record(Path("there")), Record(Path("there"), redact_prompts=True)]
+    assert [settings.port for settings in served] == [8000, 82, 8000]
+
+
+def test_a_setting_that_shows_to_be_wrong_only_at_the_start_exits_with_2_too() -> None:
+    result = run("record-exchanges", "there", "--port", "0", "--redis-url", "redis://127.0.0.1:1")
+    assert result.exit_code == 1  # the store is opened first
+    table = '[models.m]\nprovider = "openai_chat"\nmodel = "m"\nbase_url = "http://127.0.0.1:9"\n'
+    Path("turnwire.toml").write_text(table + "turn_budget = { usd = 1 }\n")
+    result = run("serve", "--port", "0")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "turn_budget limits usd" in result.stderr
 
 
 @pytest.mark.parametrize(

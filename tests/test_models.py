@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.provider_server import AUTHORITY
 from turnwire.core.entries import UsageReport
-from turnwire.models import open_models
+from turnwire.models import Record, open_models
 from turnwire.ports import Model
 from turnwire.settings import ModelSettings, Settings, SettingsError
 
@@ -107,6 +107,26 @@ async def test_a_budget_of_money_needs_the_price_of_every_model_that_may_answer(
     assert sentence.startswith(f"[models.m0] turn_budget limits usd, but nothing says what {without} costs")
     tables[int(without[1])].update(priced)
     assert len(await opened(settings_of(*tables))) == 2
+
+
+async def test_there_must_be_something_to_record_and_a_place_for_it(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="nothing to record"):
+        async with open_models(Settings(), Record(tmp_path)):
+            pass
+    (tmp_path / "file").touch()
+    with pytest.raises(SettingsError, match=r"cannot be recorded in .*file/in: Not a directory"):
+        async with open_models(settings_of(chat()), Record(tmp_path / "file" / "in")):
+            pass
+    async with open_models(settings_of(chat()), Record(tmp_path / "new" / "folder")) as models:
+        assert list(models) == ["m0"]
+    assert (tmp_path / "new" / "folder").is_dir()
+
+
+async def test_recordings_must_be_somewhere(tmp_path: Path) -> None:
+    table = chat(provider="recorded", recorded={"provider": "openai_chat", "folder": tmp_path / "none"})
+    assert "there is no such folder" in await refusal(settings_of(table))
+    table["recorded"]["folder"] = tmp_path
+    assert list(await opened(settings_of(table))) == ["m0"]
 
 
 async def test_an_authority_that_cannot_be_read_is_told(tmp_path: Path) -> None:

@@ -313,7 +313,7 @@ def test_images_are_taken_where_that_is_known_and_elsewhere_if_the_file_says_so(
         (FAST.replace('key_env = "FAST_KEY"\n', ""), "needs a key for https://api.openai.com/v1"),
         (
             FAST.replace("openai_chat", "openai"),
-            "[models.fast] provider is 'openai', but must be 'openai_chat' or 'demo'",
+            "[models.fast] provider is 'openai', but must be 'openai_chat', 'demo' or 'recorded'",
         ),
         (FAST.replace('model = "m-1"\n', ""), "[models.fast] model is missing"),
         (FAST + 'fallback = ["careful"]\n', "fallback names 'careful', but must name other models"),
@@ -345,6 +345,9 @@ def test_images_are_taken_where_that_is_known_and_elsewhere_if_the_file_says_so(
             FAST + "price_usd_per_million = { input = 1, output = 1, cached = 1 }\n",
             "price_usd_per_million.cached is no setting; did you mean cached_input?",
         ),
+        (FAST.replace("openai_chat", "recorded"), 'recorded = { provider = "…", folder = "…" } where its provider is'),
+        (FAST + 'recorded = { provider = "openai_chat", folder = "f" }\n', "and only there"),
+        (FAST + 'recorded = { folder = "f" }\n', "[models.fast] recorded.provider is missing."),
         (FAST + "turn_budget = {}\n", "[models.fast] turn_budget is {}, but must have tokens, usd or both."),
         (
             FAST + "turn_budget = { tokens = 0 }\n",

@@ -26,7 +26,7 @@ from starlette.routing import WebSocketRoute
 from turnwire.core.connection import Greeting
 from turnwire.identity.anonymous import Anonymous
 from turnwire.identity.origins import OriginPolicy
-from turnwire.models import open_models
+from turnwire.models import Record, open_models
 from turnwire.ports import Clock, Failure, Model, SessionKey, SessionLog
 from turnwire.runtime.backend import Backend
 from turnwire.runtime.connection_driver import ConnectionDriver, DriverLimits
@@ -202,9 +202,15 @@ def run(work: Coroutine[Any, Any, None]) -> None:
         uvloop.run(work)
 
 
-async def serve(settings: Settings, announce: Callable[[str], None], listening: socket.socket | None = None) -> None:
+async def serve(
+    settings: Settings,
+    announce: Callable[[str], None],
+    listening: socket.socket | None = None,
+    *,
+    record: Record | None = None,
+) -> None:
     """Run a node until it is told to stop. `announce` gets the banner; `listening` is `listen`'s, for several nodes on
-    one port. Raises StartError, SettingsError.
+    one port; `record` says where to write down every exchange with a model. Raises StartError, SettingsError.
 
     SIGTERM and Ctrl-C drain; a second one ends at once.
     """
@@ -213,7 +219,7 @@ async def serve(settings: Settings, announce: Callable[[str], None], listening: 
             listening = listen(settings)
         stack.callback(listening.close)
         store = await stack.enter_async_context(_open_store(settings))
-        models = await stack.enter_async_context(open_models(settings))
+        models = await stack.enter_async_context(open_models(settings, record))
         node = Node(settings, store.log, models, SystemClock())
         server = _Server(
             uvicorn.Config(
@@ -237,7 +243,7 @@ async def serve(settings: Settings, announce: Callable[[str], None], listening: 
         await _until_started(server, serving)
         gc.collect()
         gc.freeze()
-        announce(_banner(settings, store, models, listening))
+        announce(_banner(settings, store, models, listening, record))
         await asyncio.wait((serving, stopping, background), return_when=asyncio.FIRST_COMPLETED)
         if not serving.done() and not background.done():
             await drain(node.backend, node.running, node.endpoint.connections, drain_ms=settings.drain_ms)
@@ -335,7 +341,9 @@ async def _open_store(settings: Settings) -> AsyncGenerator[Store]:
         yield Store(log, described)
 
 
-def _banner(settings: Settings, store: Store, models: Mapping[str, Model], listening: socket.socket) -> str:
+def _banner(
+    settings: Settings, store: Store, models: Mapping[str, Model], listening: socket.socket, record: Record | None
+) -> str:
     """What a person needs to know at the start; the last line says that the node is ready, and where."""
     port: int = listening.getsockname()[1]
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
@@ -343,6 +351,8 @@ def _banner(settings: Settings, store: Store, models: Mapping[str, Model], liste
     table = settings.models[default.name]
     others = f" (and {len(models) - 1} more)" if len(models) > 1 else ""
     where = "no model is asked" if table.provider == "demo" else table.base_url
+    if table.recorded is not None:
+        where = f"out of {table.recorded.folder}"
     auth = "anonymous: everyone who gets here is one and the same user"
     rows = {
         "store": store.described,
@@ -352,6 +362,8 @@ def _banner(settings: Settings, store: Store, models: Mapping[str, Model], liste
     }
     if settings.workers > 1:
         rows["workers"] = f"{settings.workers} processes"
+    if record is not None:
+        rows["records"] = f"every exchange with a model, in {record.folder}"
     lines = [f"  {name:<7} {text}" for name, text in rows.items()]
     version = metadata.version("turnwire")
     return "\n".join([f"Turnwire {version}", *lines, f"Ready: open http://{host}:{port}"])

@@ -1,4 +1,4 @@
-"""The command line: `turnwire serve`, `turnwire chat`, `turnwire config`.
+"""The command line: `turnwire serve`, `turnwire chat`, `turnwire config`, `turnwire record-exchanges`.
 
 Every command imports what it needs itself, so that the terminal client starts without the server's libraries. What goes
 wrong is told in one sentence on standard error: exit code 2 for a setting, 1 for everything else.
@@ -32,6 +32,8 @@ Once = Annotated[str | None, typer.Option(help="Send this, print the answer and 
 ModelName = Annotated[str | None, typer.Option(help="One of the server's models, else its default.")]
 SessionId = Annotated[str | None, typer.Option(help="Go on with this conversation, else a new one begins.")]
 Msgpack = Annotated[bool, typer.Option("--msgpack", help="Speak msgpack instead of JSON.")]
+Folder = Annotated[Path, typer.Argument(help="Where the recordings go; made if it is not there.")]
+RedactPrompts = Annotated[bool, typer.Option("--redact-prompts", help="Keep only hashes and sizes of what was asked.")]
 Config = Annotated[Path | None, typer.Option(help="Another file than ./turnwire.toml (TURNWIRE_CONFIG).")]
 
 
@@ -52,22 +54,24 @@ def serve(
     config: Config = None,
 ) -> None:
     """Run a server until Ctrl-C or SIGTERM."""
-    from turnwire import telemetry
-    from turnwire.app import StartError, run
-    from turnwire.app import serve as serve_until_stopped
-    from turnwire.settings import SettingsError, load
-    from turnwire.workers import supervise
-
     given = {"host": host, "port": port, "redis_url": redis_url, "data_dir": data_dir, "workers": workers}
-    try:
-        settings = load(config, given)
-        telemetry.configure(settings.log_level)
-        until_stopped = serve_until_stopped if settings.workers == 1 else supervise
-        run(until_stopped(settings, lambda text: print(text, flush=True)))
-    except SettingsError as error:
-        _give_up(str(error), 2)
-    except StartError as error:
-        _give_up(str(error), 1)
+    _serve(config, given)
+
+
+@app.command(name="record-exchanges")
+def record_exchanges(
+    folder: Folder,
+    redact_prompts: RedactPrompts = False,
+    host: Host = None,
+    port: Port = None,
+    redis_url: RedisUrl = None,
+    data_dir: DataDir = None,
+    config: Config = None,
+) -> None:
+    """Run a server that writes down every exchange with a model, for tests that replay them without one."""
+    # One process, because it numbers what it writes.
+    given = {"host": host, "port": port, "redis_url": redis_url, "data_dir": data_dir, "workers": 1}
+    _serve(config, given, folder, redact_prompts)
 
 
 @app.command()
@@ -112,6 +116,29 @@ def show_config(config: Config = None) -> None:
         if demos := [name for name in tables if name in DEMO_MODELS]:
             print(f"# demo models: {', '.join(demos)}")
         print()
+
+
+def _serve(
+    config: Path | None, given: dict[str, Any], record_in: Path | None = None, redact_prompts: bool = False
+) -> None:
+    from turnwire import telemetry
+    from turnwire.app import StartError, run, serve
+    from turnwire.models import Record
+    from turnwire.settings import SettingsError, load
+    from turnwire.workers import supervise
+
+    def announce(banner: str) -> None:
+        print(banner, flush=True)
+
+    record = None if record_in is None else Record(record_in, redact_prompts)
+    try:
+        settings = load(config, given)
+        telemetry.configure(settings.log_level)
+        run(supervise(settings, announce) if settings.workers > 1 else serve(settings, announce, record=record))
+    except SettingsError as error:
+        _give_up(str(error), 2)
+    except StartError as error:
+        _give_up(str(error), 1)
 
 
 def _print_values(values: dict[str, Any]) -> None:

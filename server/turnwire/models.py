@@ -7,6 +7,8 @@ told like any other setting that cannot work.
 import ssl
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 from turnwire.core.spending import Budget, Price, Rates
@@ -15,15 +17,27 @@ from turnwire.providers.demo import Demo, Variant
 from turnwire.providers.http_stream import HttpStream
 from turnwire.providers.listed_prices import listed_price
 from turnwire.providers.openai_chat import OpenAIChat
+from turnwire.providers.recorded import Recorded
+from turnwire.providers.recording import Recording
+from turnwire.providers.upstream import Upstream
 from turnwire.settings import ModelSettings, Settings, SettingsError, named
 
 
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Where to write down each exchange with a service, and whether without what people wrote."""
+
+    folder: Path
+    redact_prompts: bool = False
+
+
 @asynccontextmanager
-async def open_models(settings: Settings) -> AsyncGenerator[dict[str, Model]]:
+async def open_models(settings: Settings, record: Record | None = None) -> AsyncGenerator[dict[str, Model]]:
     """The configured models, the default first, on one HTTP client. Raises SettingsError."""
     http = _http(settings)
+    upstream = http if record is None else _recording(settings, http, record)
     try:
-        models = {name: _model(name, table, http) for name, table in settings.models.items()}
+        models = {name: _model(name, table, upstream) for name, table in settings.models.items()}
         _check_budgets(models)
         yield models
     finally:
@@ -39,17 +53,36 @@ def _http(settings: Settings) -> HttpStream:
         raise SettingsError(f"{named('upstream_ca_file')} is {str(ca_file)!r}, but: {why}.") from error
 
 
-def _model(name: str, table: ModelSettings, http: HttpStream) -> Model:
+def _recording(settings: Settings, http: HttpStream, record: Record) -> Upstream:
+    if all(table.provider in ("demo", "recorded") for table in settings.models.values()):
+        raise SettingsError("There is nothing to record: none of the models asks a service.")
+    try:
+        return Recording(http, record.folder, redact_prompts=record.redact_prompts)
+    except OSError as error:
+        raise SettingsError(f"Exchanges cannot be recorded in {record.folder}: {error.strerror}.") from error
+
+
+def _provider(name: str, table: ModelSettings, upstream: Upstream) -> Provider:
     if table.provider == "demo":
         variant = table.model.removeprefix("demo").removeprefix("/") or "plain"
-        provider: Provider = Demo(cast("Variant", variant))
-    else:
-        key = None if table.key is None else table.key.get_secret_value()
-        provider = OpenAIChat(http, name=name, base_url=table.base_url, model=table.model, api_key=key)
+        return Demo(cast("Variant", variant))
+    recorded = table.recorded
+    if recorded is not None:
+        if not recorded.folder.is_dir():
+            raise SettingsError(
+                f"[models.{name}] recorded.folder is '{recorded.folder}', but there is no such folder: "
+                "`turnwire record-exchanges` makes one."
+            )
+        upstream = Recorded(recorded.folder, timed=recorded.timing)
+    key = None if table.key is None else table.key.get_secret_value()
+    return OpenAIChat(upstream, name=name, base_url=table.base_url, model=table.model, api_key=key)
+
+
+def _model(name: str, table: ModelSettings, upstream: Upstream) -> Model:
     budget = table.turn_budget
     return Model(
         name=name,
-        provider=provider,
+        provider=_provider(name, table, upstream),
         fallback=table.fallback,
         system_prompt=table.system_prompt,
         context_tokens=table.context_tokens,

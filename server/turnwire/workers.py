@@ -21,7 +21,7 @@ import structlog
 
 from turnwire import telemetry
 from turnwire.app import StartError, listen, run, serve
-from turnwire.settings import Settings
+from turnwire.settings import Settings, SettingsError
 
 BACKOFF_MS: Final = (100, 500, 1_000, 2_000, 5_000)
 """How long a worker's place stays empty, by how often in a row a worker ended there before it was ready."""
@@ -145,6 +145,6 @@ def _work(settings: Settings, listening: socket.socket, supervisor: Connection) 
     work: Coroutine[Any, Any, None] = serve(settings, supervisor.send, listening)
     try:
         run(work)
-    except StartError as error:
+    except (StartError, SettingsError) as error:
         print(f"turnwire: {error}", file=sys.stderr)
         sys.exit(1)

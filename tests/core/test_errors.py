@@ -56,6 +56,7 @@ def test_only_what_another_attempt_can_mend_is_retried() -> None:
         "timeout_idle",
         "timeout_total",
         "output_too_large",
+        "not_recorded",
         "store_away",
         "store_full",
         "internal",

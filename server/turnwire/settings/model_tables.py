@@ -1,7 +1,8 @@
 """The tables inside a [models.NAME] table, each a few values that belong together, and the kinds that values are of."""
 
 from decimal import Decimal, InvalidOperation
-from typing import Annotated, Any, Self
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
@@ -60,6 +61,14 @@ class PriceSettings(Frozen):
     input: Dollars
     output: Dollars
     cached_input: Dollars | None = None
+
+
+class RecordedSettings(Frozen):
+    """Of a model whose answers come out of files: whose answers they are, where they are, and how fast they come."""
+
+    provider: Literal["openai_chat"]
+    folder: Path
+    timing: bool = False
 
 
 class BudgetSettings(Frozen):

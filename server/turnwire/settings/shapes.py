@@ -19,6 +19,7 @@ from turnwire.settings.model_tables import (
     Frozen,
     Millis,
     PriceSettings,
+    RecordedSettings,
     RetrySettings,
     Whole,
 )
@@ -48,7 +49,7 @@ ModelName = Annotated[str, StringConstraints(min_length=1, max_length=limits.NAM
 class ModelSettings(Frozen):
     """One model that clients may choose. For provider `demo`, `model` is one of DEMO_MODELS."""
 
-    provider: Literal["openai_chat", "demo"]
+    provider: Literal["openai_chat", "demo", "recorded"]
     model: ModelName
     base_url: str = OPENAI_URL
     system_prompt: Annotated[str, StringConstraints(max_length=200_000)] | None = None
@@ -64,6 +65,8 @@ class ModelSettings(Frozen):
     retries: RetrySettings = RetrySettings()
     price_usd_per_million: PriceSettings | None = None
     turn_budget: BudgetSettings | None = None
+    recorded: RecordedSettings | None = None
+    """Of provider `recorded`; all else in the table must be as it was when the exchanges were recorded."""
 
     @field_validator("base_url")
     @classmethod
@@ -84,6 +87,14 @@ class ModelSettings(Frozen):
     def _demo_is_known(self) -> Self:
         if self.provider == "demo" and self.model not in DEMO_MODELS:
             raise ValueError(f"must have as model one of {', '.join(DEMO_MODELS)}")
+        return self
+
+    @model_validator(mode="after")
+    def _is_recorded_somewhere(self) -> Self:
+        if (self.provider == "recorded") != (self.recorded is not None):
+            raise ValueError(
+                'must have recorded = { provider = "…", folder = "…" } where its provider is "recorded", and only there'
+            )
         return self
 
     @model_validator(mode="after")
