@@ -77,7 +77,7 @@ def served(monkeypatch: pytest.MonkeyPatch, records: list[Record | None]) -> lis
     """The settings that `serve` was called with; it returns at once."""
     seen: list[Settings] = []
 
-    async def serve(settings: Settings, announce: Callable[[str], None], record: Record | None) -> None:
+    async def serve(settings: Settings, announce: Callable[[str], None], *, record: Record | None) -> None:
         seen.append(settings)
         records.append(record)
         announce("ready")
@@ -108,7 +108,7 @@ def test_serve_reads_the_file_that_it_is_given(served: list[Settings]) -> None:
 
 
 def test_a_server_that_cannot_start_says_why_and_exits_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def serve(_settings: Settings, _announce: Callable[[str], None], _record: Record | None) -> None:
+    async def serve(_settings: Settings, _announce: Callable[[str], None], **_options: object) -> None:
         raise StartError("The port is taken.")
 
     monkeypatch.setattr(app_module, "serve", serve)
