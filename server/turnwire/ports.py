@@ -182,7 +182,8 @@ class Retries:
     jitter: float = 0.25
     """The part of a wait that is left to chance, so that those who failed together do not return together."""
     budget_percent: int = 10
-    """Repeats for each hundred steps of this node, so that a service in trouble does not get more to do."""
+    """Repeats for each hundred steps of this node, so that a service in trouble does not get more to do. As many are
+    there at first."""
     failures_max: int = 5
     """So many failures in a row, and the model is not asked for a while; 0: it always is."""
 

@@ -203,6 +203,16 @@ class ProviderServer:
             await self._arrival.wait()
         return self.requests[number]
 
+    @property
+    def open_connections(self) -> int:
+        return len(self._open)
+
+    def take(self, word: str) -> list[Received]:
+        """The requests whose body holds `word`, which are forgotten here."""
+        found = [request for request in self.requests if word.encode() in request.raw_body]
+        self.requests = [request for request in self.requests if request not in found]
+        return found
+
     def opened(self, connection: "_Connection") -> None:
         self.connections += 1
         self._open.add(connection)

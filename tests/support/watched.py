@@ -1,5 +1,6 @@
 """A chat client whose every frame passes the grammar verifier."""
 
+from collections import Counter
 from typing import Any, Literal
 
 from turnwire.chat.connection import ChatConnection
@@ -21,6 +22,8 @@ class Watched:
         self.frames = 0
         self.seen: set[str] = set()
         """Types of all frames that have come."""
+        self.started: Counter[str] = Counter()
+        """How often each turn was told to have started."""
         self.connections = 0
         self._codec = JSON if codec == "json" else MSGPACK
         self._verifier = Verifier(self.history, codec=self._codec)
@@ -44,6 +47,8 @@ class Watched:
         if sender == "server":
             self.frames += 1
             self.seen.add(frame["type"])
+            if frame["type"] == "turn.started":
+                self.started[frame["turn"]] += 1
         try:
             if sender == "client":
                 self._verifier.client_sent(frame)

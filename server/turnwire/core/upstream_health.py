@@ -14,9 +14,6 @@ from typing import Final
 
 from turnwire.core.errors import RETRYABLE, FailureKind
 
-BURST: Final = 10
-"""Repeats that a service may always have at first, or a node with little to do could never repeat anything."""
-
 REST_MS: Final = 2_000
 """The first rest. It doubles each time that a probe fails."""
 
@@ -34,7 +31,8 @@ _PARTS: Final = 100
 class UpstreamHealth:
     """One service, as this node knows it.
 
-    `budget_percent` are repeats for each hundred steps. `failures_max` in a row bring the rest; 0 means never. Each
+    `budget_percent` are repeats for each hundred steps, and as many are there at first and in reserve: a node with
+    little to do could repeat nothing otherwise. `failures_max` in a row bring the rest; 0 means never. Each
     request that is `sent` is settled once, under the number that it got: `answered`, `failed`, or `left` without a
     verdict.
     """
@@ -43,7 +41,7 @@ class UpstreamHealth:
     failures_max: int = 5
     trouble: FailureKind = "upstream_busy"
     """How the last request failed that did."""
-    _budget: int = field(default=BURST * _PARTS, init=False)
+    _budget: int = field(init=False)
     _sent: int = field(default=0, init=False)
     _failures: int = field(default=0, init=False)
     _rests: int = field(default=0, init=False)
@@ -52,6 +50,9 @@ class UpstreamHealth:
     """None when there is no rest, which lasts until a probe has come back."""
     _probe: int | None = field(default=None, init=False)
     """The request that is out to see whether the service is back."""
+
+    def __post_init__(self) -> None:
+        self._budget = self.budget_percent * _PARTS
 
     @property
     def may_repeat(self) -> bool:
@@ -65,7 +66,7 @@ class UpstreamHealth:
 
     def begin_step(self) -> None:
         """A step wants its first answer from this service, which earns a part of a repeat."""
-        self._budget = min(BURST * _PARTS, self._budget + self.budget_percent)
+        self._budget = min(self.budget_percent * _PARTS, self._budget + self.budget_percent)
 
     def repeat(self) -> None:
         """A repeat is decided on, and paid for."""
