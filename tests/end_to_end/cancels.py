@@ -1,9 +1,9 @@
 """Thousands of cancels at random moments, in every phase of a request: what is left of them, and how soon the service
 saw its connection close.
 
-`python -m tests.end_to_end.cancels --cancels 10000` runs it and prints the table of docs/providers.md. The tests run a
-part of it, and `make prove` all. A node without its sockets runs in this process, on a real store, so that its tasks
-and its places can be counted; the service is real HTTP, in this process too.
+`python -m tests.end_to_end.cancels --cancels 10000` runs it and prints a table. The tests run a part of it, and
+`make prove` all, which writes the table into docs/upstream.md. A node without its sockets runs in this process, on a
+real store, so that its tasks and its places can be counted; the service is real HTTP, in this process too.
 """
 
 import argparse
@@ -39,6 +39,14 @@ RESOLVING_S: Final = 0.3
 SLOW_HOST: Final = "slow.invalid"
 NEVER: Final = asyncio.Event()
 
+HEAD: Final = (
+    "cancelled while",
+    "cancels",
+    "cancel to close p50 (ms)",
+    "p99 (ms)",
+    "cancel to terminal p50 (ms)",
+    "p99 (ms)",
+)
 PHASES: Final = ("resolving", "connecting", "waiting for headers", "before content", "mid-stream", "in back-off")
 
 
@@ -70,19 +78,15 @@ class Figures:
     not_cancelled: Counter[str] = field(default_factory=Counter[str])
     """Turns that ended in another way, by phase."""
 
-    def as_table(self) -> str:
-        lines = [
-            "| cancelled while | cancels | cancel to close p50 | p99 (ms) | cancel to terminal p50 | p99 (ms) |",
-            "|---|---|---|---|---|---|",
-        ]
+    def rows(self) -> list[tuple[object, ...]]:
+        """The table of docs/upstream.md."""
+        rows: list[tuple[object, ...]] = []
         for phase in PHASES:
-            cells = [phase, str(self.cancelled[phase])]
+            cells: list[object] = [phase, self.cancelled[phase]]
             for values in (self.closed_ms[phase], self.ended_ms[phase]):
-                cells += [f"{percentile(values, part):.2f}" if values else "" for part in (0.5, 0.99)]
-            lines.append(f"| {' | '.join(cells)} |")
-        lines.append("")
-        lines.append("Left behind: " + ", ".join(f"{count} {name}" for name, count in self.left.items()) + ".")
-        return "\n".join(lines)
+                cells += [f"{percentile(values, part):.1f}" if values else "" for part in (0.5, 0.99)]
+            rows.append(tuple(cells))
+        return rows
 
 
 @asynccontextmanager
@@ -234,8 +238,9 @@ def main() -> None:
     parser.add_argument("--seed", default=secrets.token_hex(4))
     chosen = parser.parse_args()
     figures = asyncio.run(run(chosen.cancels, chosen.seed))
-    print(figures.as_table())
-    print(f"{dict(figures.not_cancelled)} ended otherwise; seed {chosen.seed}")
+    for row in (HEAD, *figures.rows()):
+        print(*row, sep=" | ")
+    print(f"left: {figures.left}; ended otherwise: {dict(figures.not_cancelled)}; seed {chosen.seed}")
     sys.exit(not all_gone(figures))
 
 

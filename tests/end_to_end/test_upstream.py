@@ -13,7 +13,10 @@ import pytest
 from tests.end_to_end import cancels, upstream_faults
 from tests.support.processes import NodeProcess
 from tests.support.provider_server import AUTHORITY, ISSUED, ProviderServer, Reply, in_order, tls_context
+from tests.support.report import write_table
 from tests.support.watched import Watched
+
+PAGE = Path(__file__).parents[2] / "docs" / "upstream.md"
 
 TABLE = """
 [models.{name}]
@@ -61,8 +64,8 @@ async def test_thousands_of_faults_end_as_they_must_and_in_time(capsys: pytest.C
     seed = secrets.token_hex(4)
     with capsys.disabled():
         results = await upstream_faults.run(3_200, seed)
-        print(f"\n{upstream_faults.as_table(results)}\nseed {seed}")
-    assert upstream_faults.faults_of(results) == []
+    assert upstream_faults.faults_of(results) == [], f"seed {seed}"
+    write_table("upstream faults", upstream_faults.HEAD, upstream_faults.rows_of(results), page=PAGE)
     assert len(upstream_faults.late(results)) <= len(results) / 100
 
 
@@ -83,13 +86,12 @@ async def test_nothing_is_left_of_cancels_in_any_phase() -> None:
 
 
 @pytest.mark.prove
-async def test_nothing_is_left_of_ten_thousand_cancels(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_nothing_is_left_of_ten_thousand_cancels() -> None:
     seed = secrets.token_hex(4)
-    with capsys.disabled():
-        figures = await cancels.run(10_000, seed)
-        print(f"\n{figures.as_table()}\nseed {seed}")
+    figures = await cancels.run(10_000, seed)
     assert not figures.not_cancelled
-    assert cancels.all_gone(figures)
+    assert cancels.all_gone(figures), f"{figures.left}, seed {seed}"
+    write_table("cancels", cancels.HEAD, figures.rows(), page=PAGE)
 
 
 # --- nobody there -----------------------------------------------------------------------------------------------------

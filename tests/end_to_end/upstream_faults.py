@@ -1,8 +1,8 @@
 """Every way in which a model's service can fail, over real HTTP, thousands of times: what a user is told, how often the
 service was asked for it, and how soon the user knew.
 
-`python -m tests.end_to_end.upstream_faults --turns 3200` runs it and prints the table of docs/providers.md. The tests
-run a part of it, and `make prove` all.
+`python -m tests.end_to_end.upstream_faults --turns 3200` runs it and prints a table. The tests run a part of it, and
+`make prove` all, which writes the table into docs/upstream.md.
 
 The expectations are written down beside each case and know nothing of the server's code. A case says what the service
 does at the first, second, ... request of one turn. Each turn's prompt says which case it is, so one server plays all of
@@ -17,7 +17,7 @@ import secrets
 import sys
 import tempfile
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -411,35 +411,29 @@ async def play(watched: Watched, case: Case, script: Script, fallback: Script) -
 # --- the table --------------------------------------------------------------------------------------------------------
 
 
-def as_table(results: Sequence[Result]) -> str:
+HEAD: Final = ("the service", "the user is told", "requests", "right", "p50 (ms)", "p99 (ms)", "deadline (ms)")
+
+
+def rows_of(results: Sequence[Result]) -> list[tuple[object, ...]]:
+    """The table of docs/upstream.md, in the order of the cases."""
     by_case: defaultdict[str, list[Result]] = defaultdict(list)
     for result in results:
         by_case[result.case.name].append(result)
-    lines = [
-        "| the service | the user is told | requests | turns | right | p50 (ms) | p99 (ms) | deadline (ms) |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for case in one_of_each():
-        lines.append(_line(case, by_case[case.name]))
-    right = sum(not result.fault for result in results)
-    lines.append(f"\n{right} of {len(results)} turns ended as they must.")
-    return "\n".join(lines)
+    return [_row(case, some) for case in one_of_each() if (some := by_case[case.name])]
 
 
-def _line(case: Case, results: Sequence[Result]) -> str:
-    times = [result.ms for result in results] or [0.0]
+def _row(case: Case, results: Sequence[Result]) -> tuple[object, ...]:
+    times = [result.ms for result in results]
     numbers = sorted({result.case.expected.requests + result.case.expected.fallback_requests for result in results})
-    cells = [
+    return (
         case.name,
-        ", ".join(Counter(_told(result.case.expected) for result in results)),
+        " or ".join(sorted({_told(result.case.expected) for result in results})),
         " or ".join(map(str, numbers)),
-        len(results),
-        sum(not result.fault for result in results),
+        f"{sum(not result.fault for result in results)} of {len(results)}",
         f"{percentile(times, 0.5):.0f}",
         f"{percentile(times, 0.99):.0f}",
         case.expected.within_ms or "",
-    ]
-    return f"| {' | '.join(map(str, cells))} |"
+    )
 
 
 def _told(expected: Expected) -> str:
@@ -463,7 +457,8 @@ def main() -> None:
     parser.add_argument("--seed", default=secrets.token_hex(4))
     chosen = parser.parse_args()
     results = asyncio.run(run(chosen.turns, chosen.seed))
-    print(as_table(results))
+    for row in (HEAD, *rows_of(results)):
+        print(*row, sep=" | ")
     for fault in faults_of(results)[:20]:
         print(fault)
     print(f"{len(late(results))} came after their deadline; seed {chosen.seed}")

@@ -1,4 +1,4 @@
-"""Tables in docs/reliability.md that long runs write anew, between markers that name them."""
+"""Tables in the pages of docs/ that long runs write anew, between markers that name them."""
 
 import re
 from collections.abc import Sequence

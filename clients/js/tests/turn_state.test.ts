@@ -140,7 +140,16 @@ describe("the status of a turn", () => {
       error: { code: "overloaded", retryAfterMs: 7, upgradeUrl: "https://example.com/more", retry: "new_turn" },
     });
     expect(view(transcript, "t1").usage).toBeUndefined();
+    expect(view(transcript, "t1").cost).toBeUndefined();
     expect(view(transcript, "t1").unsent).toBeUndefined();
+  });
+
+  test("a failed turn shows what it cost all the same", () => {
+    const transcript = running();
+    const usage = { input_tokens: 3, output_tokens: 5, estimated: true };
+    const cost = { amount: "0.01", currency: "USD" };
+    take(transcript, failed("t1", 3, [], { usage, cost }));
+    expect(view(transcript, "t1")).toMatchObject({ status: "error", cost, usage: { inputTokens: 3, estimated: true } });
   });
 
   test.each([
