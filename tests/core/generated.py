@@ -64,15 +64,19 @@ def validated(frame: Frame) -> Any:
 def deltas(turns: Sequence[str] = ("t1", "t2")) -> st.SearchStrategy[Delta]:
     """Deltas of few strands, so that many of them meet."""
     return st.builds(
-        Delta,
+        _delta,
         st.sampled_from(turns),
         st.sampled_from([0, 0, 1]),
         st.sampled_from(["text", "text", "reasoning"]),
         st.sampled_from(NASTY),
         st.sampled_from([None, None, "call"]),
         st.sampled_from([None, None, "name"]),
-        st.sampled_from([False, False, False, True]),
+        st.sampled_from(["", "", "", "last", "opaque"]),
     )
+
+
+def _delta(turn: str, part: int, kind: Kind, text: str, call: str | None, name: str | None, ending: str) -> Delta:
+    return Delta(turn, part, kind, text, call, name, bool(ending), '["m",{"k":1}]' if ending == "opaque" else None)
 
 
 events = st.builds(

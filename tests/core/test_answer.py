@@ -89,3 +89,11 @@ def test_merged_deltas_add_up_to_the_same_answer(logged: list[Logged]) -> None:
         plain, merged = answer_of(deltas_of(logged, turn)), answer_of(deltas_of(merge_logged(logged), turn))
         assert plain.as_parts() == merged.as_parts()
         assert plain.summaries() == merged.summaries()
+        assert (plain.opaque(), plain.bytes) == (merged.opaque(), merged.bytes)
+
+
+def test_what_a_provider_wants_back_is_kept_apart_from_what_is_shown_and_counts_as_output() -> None:
+    answer = answer_of([Delta("t", 0, "reasoning", "Hm"), Delta("t", 0, "reasoning", "", last=True, opaque="é" * 5)])
+    assert answer.as_parts() == [{"part": 0, "kind": "reasoning", "text": "Hm", "last": True}]
+    assert answer.summaries() == [{"part": 0, "kind": "reasoning", "bytes": 2, "crc32": zlib.crc32(b"Hm")}]
+    assert (answer.opaque(), answer.bytes) == ({0: "é" * 5}, 12)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from hypothesis import given
@@ -16,7 +17,7 @@ from turnwire.core.context import (
     messages_of,
     request_of,
 )
-from turnwire.core.entries import Message, ToolCall
+from turnwire.core.entries import Message
 from turnwire.core.tokens import hundredths_of, tokens_likely
 
 PLENTY = 10**9
@@ -24,8 +25,12 @@ IMAGE = {"type": "image", "media_type": "image/png", "data": "AAAA"}
 TOOLS = [{"name": "clock", "parameters": {"type": "object"}}]
 
 
-def said(text: str) -> dict[str, Any]:
-    return {"type": "text", "text": text}
+def said(text: str, **more: str) -> dict[str, Any]:
+    return {"type": "text", "text": text, **more}
+
+
+def called(call: str, name: str, arguments: str, **more: str) -> dict[str, Any]:
+    return {"type": "tool_call", "text": arguments, "call": call, "name": name, **more}
 
 
 def part(kind: str, text: str, **named: str) -> dict[str, Any]:
@@ -47,7 +52,8 @@ exchanges = st.builds(
     inputs,
     answers,
     bases,
-    st.dictionaries(st.sampled_from(["part-0", "part-1", "part-9"]), texts, max_size=3),
+    st.dictionaries(st.sampled_from(["part-0", "part-1", "part-2", "part-9"]), texts, max_size=4),
+    st.dictionaries(st.integers(0, 4), st.just("signed"), max_size=3),
 )
 branches = st.lists(exchanges, min_size=1, max_size=6)
 prompts = st.one_of(st.none(), texts)
@@ -59,10 +65,10 @@ def messages_for(branch: Sequence[Exchange], prompt: str | None, tokens_max: int
 
 def cost_of(messages: Sequence[Message]) -> int:
     """Hundredths of tokens, counted once more: 8 tokens a message or call, 1600 an image, and the texts."""
-    total = 0
-    for message in messages:
-        total += 800 + sum(160_000 if one["type"] == "image" else hundredths_of(one["text"]) for one in message.parts)
-        total += sum(800 + hundredths_of(call.name + call.arguments) for call in message.tool_calls)
+    total = 800 * len(messages)
+    for one in (one for message in messages for one in message.parts):
+        total += 160_000 if one["type"] == "image" else hundredths_of(one.get("name", "") + one["text"])
+        total += 800 * (one["type"] == "tool_call") + hundredths_of(one.get("opaque", ""))
     return total
 
 
@@ -97,25 +103,36 @@ def test_with_room_for_all_nothing_is_dropped(branch: list[Exchange], prompt: st
 @given(exchanges)
 def test_every_call_that_is_sent_has_its_result_behind_it_before_anything_else_is_said(exchange: Exchange) -> None:
     messages = alone(exchange)
-    sent: list[ToolCall] = []
+    sent: list[dict[str, Any]] = []
     for number, message in enumerate(messages):
-        sent += message.tool_calls
-        behind = messages[number + 1 : number + 1 + len(message.tool_calls)]
-        assert [(one.role, one.call) for one in behind] == [("tool", call.call) for call in message.tool_calls]
+        here = [dict(one) for one in message.parts if one["type"] == "tool_call"]
+        behind = messages[number + 1 : number + 1 + len(here)]
+        assert [(one.role, one.call) for one in behind] == [("tool", one["call"]) for one in here]
+        sent += here
     answered = [one for one in exchange.parts if one["kind"] == "tool_call" and request_of(one) in exchange.results]
-    assert sent == [ToolCall(one["call"], one["name"], one["text"]) for one in answered]
+    assert [(one["call"], one["name"], one["text"]) for one in sent] == [
+        (one["call"], one["name"], one["text"]) for one in answered
+    ]
     results = [list(one.parts) for one in messages if one.role == "tool"]
     assert results == [[said(exchange.results[request_of(one)])] for one in answered]
 
 
+@properly
+@given(exchanges)
+def test_the_assistant_never_speaks_twice_in_a_row_nor_without_a_word(exchange: Exchange) -> None:
+    messages = alone(exchange)
+    roles = [message.role for message in messages]
+    assert roles[0] == "user"
+    assert ("assistant", "assistant") not in pairwise(roles)
+    assert all(message.parts for message in messages)
+
+
 @few
 @given(exchanges)
-def test_what_the_assistant_said_is_its_text_and_refusals_but_never_its_reasoning(exchange: Exchange) -> None:
-    messages = alone(exchange)
-    text = "".join(one["text"] for one in exchange.parts if one["kind"] in ("text", "refusal"))
-    spoken = "".join(one["text"] for message in messages if message.role == "assistant" for one in message.parts)
-    assert spoken == text
-    assert [message.role for message in messages].count("assistant") <= len(exchange.steps)
+def test_what_the_assistant_said_is_its_text_and_refusals_in_order(exchange: Exchange) -> None:
+    said_ = [one for message in alone(exchange) if message.role == "assistant" for one in message.parts]
+    spoken = [one["text"] for one in said_ if one["type"] == "text"]
+    assert spoken == [one["text"] for one in exchange.parts if one["kind"] in ("text", "refusal") and one["text"]]
 
 
 def test_an_exchange_that_was_never_answered_is_only_its_question() -> None:
@@ -137,17 +154,40 @@ def test_the_steps_of_a_turn_follow_each_other_as_they_happened() -> None:
     results = {"part-1": '"late"', "part-2": "1", "part-4": "true"}
     assert alone(Exchange([said("hm?")], parts, [0, 3, 5], results)) == [
         Message("user", (said("hm?"),)),
-        Message(
-            "assistant",
-            (said("Let me look."),),
-            (ToolCall("c", "clock", "{}"), ToolCall("d", "date", '{"in": "days"}')),
-        ),
+        Message("assistant", (said("Let me look."), called("c", "clock", "{}"), called("d", "date", '{"in": "days"}'))),
         Message("tool", (said('"late"'),), call="c"),
         Message("tool", (said("1"),), call="d"),
-        Message("assistant", (), (ToolCall("e", "bed", "[]"),)),
+        Message("assistant", (called("e", "bed", "[]"),)),
         Message("tool", (said("true"),), call="e"),
         Message("assistant", (said("Good night!"),)),
     ]
+
+
+def test_steps_whose_results_are_forgotten_are_one_message() -> None:
+    parts = numbered([part("text", "I look."), part("tool_call", "{}", call="c", name="n"), part("text", "A cat.")])
+    assert alone(Exchange([said("?")], parts, [0, 2])) == [
+        Message("user", (said("?"),)),
+        Message("assistant", (said("I look."), said("A cat."))),
+    ]
+
+
+def test_reasoning_goes_back_where_its_provider_wants_it_and_something_came_of_it() -> None:
+    call = part("tool_call", "{}", call="c", name="n")
+    kept = {"type": "reasoning", "text": "Hm", "opaque": "signed"}
+
+    def sent(*parts: dict[str, Any], answered: bool = False, opaque: Mapping[int, str]) -> list[Any]:
+        results = {"part-1": "0"} if answered else {}
+        messages = alone(Exchange([said("?")], numbered([part("reasoning", "Hm"), *parts]), [0], results, opaque))
+        return list(messages[1].parts) if len(messages) > 1 else []
+
+    assert sent(part("text", "Yes."), opaque={0: "signed"}) == [kept, said("Yes.")]
+    assert sent(part("text", "Yes."), opaque={1: "phase"}) == [said("Yes.", opaque="phase")]
+    signed = {0: "signed", 1: "call"}
+    assert sent(call, answered=True, opaque=signed) == [kept, called("c", "n", "{}", opaque="call")]
+    # The call that it led to is forgotten.
+    assert sent(part("text", "Yes."), call, opaque={0: "signed"}) == [said("Yes.")]
+    # The answer was cut behind it.
+    assert sent(opaque={0: "signed"}) == []
 
 
 def test_a_record_of_before_steps_were_kept_is_one_step() -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from turnwire.core.entries import Content, Delta, Event, Finish, Logged, Message, ToolCall, UsageReport
+from turnwire.core.entries import Content, Delta, Event, Finish, Logged, Message, UsageReport
 
 VALUES: list[Any] = [
     Delta("t", 0, "text", "a"),
@@ -14,7 +14,6 @@ VALUES: list[Any] = [
     UsageReport(1, 2),
     Finish("stop"),
     Message("user"),
-    ToolCall("c", "n", "{}"),
 ]
 
 
@@ -26,11 +25,9 @@ def test_a_value_has_the_fields_it_declares_and_no_room_for_others(value: Any) -
 
 
 def test_what_a_provider_is_given_cannot_be_changed() -> None:
-    message, call = Message("user"), ToolCall("c", "n", "{}")
+    message = Message("user")
     with pytest.raises(AttributeError):
         message.role = "system"  # pyright: ignore[reportAttributeAccessIssue] - on purpose
-    with pytest.raises(AttributeError):
-        call.name = "other"  # pyright: ignore[reportAttributeAccessIssue] - on purpose
 
 
 def test_two_events_do_not_share_their_fields() -> None:

@@ -17,7 +17,7 @@ Heard = dict[tuple[str, int], list[object]]
 
 
 def heard(logged: Sequence[Logged]) -> Heard:
-    """What a reader makes of each part: its kind, its names, its text, and where it ended."""
+    """What a reader makes of each part: its kind, its names, its text, where it ended, and what came with that."""
     parts: Heard = {}
     for entry in (piece.entry for piece in logged):
         if isinstance(entry, Delta):
@@ -25,9 +25,9 @@ def heard(logged: Sequence[Logged]) -> Heard:
             runs = part[2]
             assert isinstance(runs, list)
             if runs and runs[-1][0] == entry.kind and not runs[-1][2]:
-                runs[-1] = (entry.kind, runs[-1][1] + entry.text, entry.last)
+                runs[-1] = (entry.kind, runs[-1][1] + entry.text, entry.last, entry.opaque)
             else:
-                runs.append((entry.kind, entry.text, entry.last))
+                runs.append((entry.kind, entry.text, entry.last, entry.opaque))
     return parts
 
 

@@ -20,6 +20,7 @@ from turnwire.core.merge import merge_logged
 from turnwire.core.spending import Budget, Price, Rates
 from turnwire.core.tokens import tokens_likely
 from turnwire.core.turn import (
+    RESULTS_BYTES_MAX,
     RUNS_AGAIN_MAX,
     TABLE,
     Happening,
@@ -482,6 +483,23 @@ def test_the_record_has_the_results_of_tools_and_where_each_step_began() -> None
     assert (record["steps"], record["results"]) == ([0, 3], {"part-1": '"noon"'})
     assert [part["part"] for part in record["parts"]] == [0, 1, 2, 3]
     assert turn.exchange([{"type": "text", "text": "hi"}]) == exchange_of([{"type": "text", "text": "hi"}], record)
+
+
+def test_the_record_has_what_providers_want_back_beside_the_parts_that_clients_see() -> None:
+    turn = Turn("t1", "m", began_ms=1_000)
+    turn.start("m", 1)
+    turn.content(Content(0, "reasoning", "Hm", last=True, opaque="signed"), 1_010)
+    record = orjson.loads(turn.record())
+    assert record["opaque"] == {"0": "signed"}
+    assert "signed" not in str(record["parts"])
+    assert turn.exchange([]) == exchange_of([], record)
+
+
+def test_results_over_a_record_s_maximum_are_forgotten_and_smaller_ones_kept() -> None:
+    half = b"1" * (RESULTS_BYTES_MAX // 2 + 1)
+    turn = Turn("t1", "m", began_ms=1_000, answers={"part-0": half, "part-1": half, "part-2": b"0"})
+    assert orjson.loads(turn.record())["results"] == {"part-0": half.decode(), "part-2": "0"}
+    assert set(turn.exchange([]).results) == {"part-0", "part-1", "part-2"}
 
 
 # --- taking over ------------------------------------------------------------------------------------------------------

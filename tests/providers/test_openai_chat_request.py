@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 import pytest
 
-from turnwire.core.entries import Message, ToolCall
+from turnwire.core.entries import Message
 from turnwire.ports import StepRequest
 from turnwire.providers.openai_chat_request import (
     AZURE,
@@ -27,6 +27,10 @@ def words(text: str) -> dict[str, object]:
     return {"type": "text", "text": text}
 
 
+def call(name: str, function: str, arguments: str, **more: str) -> dict[str, object]:
+    return {"type": "tool_call", "call": name, "name": function, "text": arguments, **more}
+
+
 def body_of(request: StepRequest, dialect: Dialect = COMMON) -> dict[str, Any]:
     return orjson.loads(chat_body("service-model", request, dialect))
 
@@ -37,9 +41,9 @@ def test_a_whole_conversation_is_said_in_the_service_s_words() -> None:
         [
             Message("system", (words("Be kind."),)),
             user(words("What is "), words("this?")),
-            Message("assistant", (words("Let me see."),), (ToolCall("c1", "look", '{"at":1}'),)),
+            Message("assistant", (words("Let me see."), call("c1", "look", '{"at":1}'))),
             Message("tool", (words('"a cat"'),), call="c1"),
-            Message("assistant", (), (ToolCall("c2", "look", "{}"),)),
+            Message("assistant", (call("c2", "look", "{}"),)),
             Message("tool", (words("null"),), call="c2"),
             user(words("And this?"), image),
         ],

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.provider_server import Gate, Pause, ProviderServer, Reply, chunk, in_order, sse
-from turnwire.core.entries import Content, Message, ProviderEvent, ToolCall
+from turnwire.core.entries import Content, Message, ProviderEvent
 from turnwire.ports import Deadlines, Failure, StepRequest
 from turnwire.providers import exchange_files, recording
 from turnwire.providers.exchange_files import BadExchange, Exchange, key_of, masked, read, redacted, secrets_in, write
@@ -287,7 +287,7 @@ async def test_a_conversation_whose_calls_got_other_ids_is_found_again(http: Htt
 
     def second_step(call: str) -> StepRequest:
         question = Message("user", ({"type": "text", "text": "hi"},))
-        said = Message("assistant", (), (ToolCall(call, "f", "{}"),))
+        said = Message("assistant", ({"type": "tool_call", "text": "{}", "call": call, "name": "f"},))
         return StepRequest([question, said, Message("tool", ({"type": "text", "text": "1"},), call=call)])
 
     async with ProviderServer(in_order(HELLO)) as server:

@@ -16,7 +16,7 @@ from tests.stores.making import SESSION, key, make_overdue
 from tests.stores.server import StoreServer
 from tests.support.waiting import until
 from turnwire.app import Node, SystemClock
-from turnwire.core.entries import Content, Event, Finish, Message, ProviderEvent, ToolCall, UsageReport
+from turnwire.core.entries import Content, Event, Finish, Message, ProviderEvent, UsageReport
 from turnwire.core.spending import Budget, Rates
 from turnwire.core.tokens import tokens_likely
 from turnwire.ports import Failure, Model, Provider, Retries, SessionLog
@@ -194,11 +194,8 @@ async def test_a_turn_that_another_node_goes_on_with_has_the_usage_of_both_steps
     assert told["cost"] == {"amount": "0.0042", "currency": "USD"}
     assert told["attempts"] == 2
     question = Message("user", (said("What time is it?"),))
-    looked = Message(
-        "assistant",
-        (said("Let me look."),),
-        (ToolCall("call-1", "clock", "{}"), ToolCall("call-2", "clock", "{}")),
-    )
+    calls = ({"type": "tool_call", "text": "{}", "call": f"call-{number}", "name": "clock"} for number in (1, 2))
+    looked = Message("assistant", (said("Let me look."), *calls))
     results = [
         Message("tool", (said('"noon"'),), call="call-1"),
         Message("tool", (said('{"zone":"UTC"}'),), call="call-2"),

@@ -31,7 +31,7 @@ async def test_entries_come_back_as_they_were_given(log: RedisSessionLog) -> Non
         Event("turn.started", "t1", b'{"step":1}'),
         Delta("t1", 0, "text", "h\u00e9\U0001f600\r\n\x00"),
         Delta("t1", 1, "tool_call", "", call="c 1", name="find"),
-        Delta("t1", 1, "tool_call", "{}", last=True),
+        Delta("t1", 1, "tool_call", "{}", last=True, opaque='["m",{"signature":"\u00e9"}]'),
         Event("turn.asked", "t1", b"{}", {"request": "part-1"}),
     ]
 

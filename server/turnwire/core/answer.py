@@ -22,6 +22,7 @@ class _Part:
     bytes: int = 0
     crc32: int = 0
     last: bool = False
+    opaque: str | None = None
 
 
 class Answer:
@@ -30,7 +31,7 @@ class Answer:
     def __init__(self) -> None:
         self._parts: dict[int, _Part] = {}
         self.bytes = 0
-        """Of all parts together, in UTF-8."""
+        """Of all parts together, in UTF-8, opaque state included."""
 
     def add(self, delta: Delta) -> None:
         part = self._parts.get(delta.part)
@@ -42,6 +43,9 @@ class Answer:
         part.crc32 = zlib.crc32(encoded, part.crc32)
         part.last = delta.last
         self.bytes += len(encoded)
+        if delta.opaque is not None:
+            part.opaque = delta.opaque
+            self.bytes += len(delta.opaque.encode())
 
     def add_all(self, deltas: Iterable[Delta]) -> None:
         for delta in deltas:
@@ -70,6 +74,10 @@ class Answer:
     def as_parts(self) -> list[dict[str, Any]]:
         """The parts as values.Part: for snapshots, final records and later contexts."""
         return [_as_part(number, part) for number, part in self._parts.items()]
+
+    def opaque(self) -> dict[int, str]:
+        """What providers want back, by part. Apart from the parts, because those are shown to clients."""
+        return {number: part.opaque for number, part in self._parts.items() if part.opaque is not None}
 
 
 def _as_part(number: int, part: _Part) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import orjson
 
-from turnwire.core.entries import Message, ToolCall
+from turnwire.core.entries import Message
 from turnwire.core.tokens import hundredths_of, likely_of
 
 _MESSAGE: Final = 800
@@ -28,12 +28,14 @@ class Exchange:
 
     `input` holds input parts and `parts` answer parts, both as on the wire. `steps` are the numbers of the first parts
     of the turn's upstream requests. `results` are those of tool calls, as JSON text, by the request that asked for it.
+    `opaque` is what providers want back, by part.
     """
 
     input: Sequence[Mapping[str, Any]]
     parts: Sequence[Mapping[str, Any]] = ()
     steps: Sequence[int] = ()
     results: Mapping[str, str] = field(default_factory=dict[str, str])
+    opaque: Mapping[int, str] = field(default_factory=dict[int, str])
 
 
 def request_of(part: Mapping[str, Any]) -> str:
@@ -43,7 +45,8 @@ def request_of(part: Mapping[str, Any]) -> str:
 
 def exchange_of(inputs: Sequence[Mapping[str, Any]], record: Mapping[str, Any]) -> Exchange:
     """A turn with its final record; see Turn.record."""
-    return Exchange(inputs, record["parts"], record.get("steps", ()), record.get("results", {}))
+    opaque = {int(part): text for part, text in record.get("opaque", {}).items()}
+    return Exchange(inputs, record["parts"], record.get("steps", ()), record.get("results", {}), opaque)
 
 
 def messages_of(
@@ -82,24 +85,54 @@ def _messages_of_exchange(exchange: Exchange, takes_images: bool) -> list[Messag
     bounds = [*exchange.steps[1:], len(exchange.parts)]
     start = 0
     for end in bounds:
-        messages += _messages_of_step(exchange.parts[start:end], exchange.results)
+        step = exchange.parts[start:end]
+        said = tuple(_said_in(step, exchange))
+        before = messages[-1]
+        if said and before.role == "assistant":
+            # Its calls are forgotten, and services want the roles to take turns.
+            messages[-1] = Message("assistant", (*before.parts, *said))
+        elif said:
+            messages.append(Message("assistant", said))
+        messages += [_result_of(part, exchange) for part in step if _is_answered(part, exchange)]
         start = end
     return messages
 
 
-def _messages_of_step(parts: Sequence[Mapping[str, Any]], results: Mapping[str, str]) -> list[Message]:
-    """Reasoning is the provider's own and is not sent back. A call without a result is left out, because providers
-    refuse a conversation in which one is open."""
-    text = "".join(str(part["text"]) for part in parts if part["kind"] in ("text", "refusal"))
-    answered = [part for part in parts if part["kind"] == "tool_call" and request_of(part) in results]
-    calls = tuple(ToolCall(str(part["call"]), str(part["name"]), str(part["text"])) for part in answered)
-    messages: list[Message] = []
-    if text or calls:
-        messages.append(Message("assistant", ({"type": "text", "text": text},) if text else (), calls))
-    for part in answered:
-        result = {"type": "text", "text": results[request_of(part)]}
-        messages.append(Message("tool", (result,), call=str(part["call"])))
-    return messages
+def _said_in(step: Sequence[Mapping[str, Any]], exchange: Exchange) -> list[dict[str, Any]]:
+    """An assistant message's parts.
+
+    A call without a result is left out, because services refuse a conversation in which one is open. Reasoning is its
+    provider's own: it is there where the provider wants it back and all that it led to is there too.
+    """
+    whole = all(part["kind"] != "tool_call" or _is_answered(part, exchange) for part in step)
+    said: list[dict[str, Any]] = []
+    for part in step:
+        value: dict[str, Any] = {"type": part["kind"], "text": part["text"]}
+        opaque = exchange.opaque.get(part["part"])
+        if opaque is not None:
+            value["opaque"] = opaque
+        match part["kind"]:
+            case "text" | "refusal" if part["text"]:
+                value["type"] = "text"
+            case "reasoning" if opaque is not None and whole:
+                pass
+            case "tool_call" if _is_answered(part, exchange):
+                value |= {"call": str(part["call"]), "name": str(part["name"])}
+            case _:
+                continue
+        said.append(value)
+    while said and said[-1]["type"] == "reasoning":
+        said.pop()
+    return said
+
+
+def _is_answered(part: Mapping[str, Any], exchange: Exchange) -> bool:
+    return part["kind"] == "tool_call" and request_of(part) in exchange.results
+
+
+def _result_of(part: Mapping[str, Any], exchange: Exchange) -> Message:
+    result = {"type": "text", "text": exchange.results[request_of(part)]}
+    return Message("tool", (result,), call=str(part["call"]))
 
 
 def _seen(part: Mapping[str, Any], takes_images: bool) -> Mapping[str, Any]:
@@ -113,7 +146,12 @@ def _hundredths_of(messages: Sequence[Message]) -> int:
     for message in messages:
         hundredths += _MESSAGE
         for part in message.parts:
-            hundredths += hundredths_of(str(part["text"])) if part["type"] == "text" else _IMAGE
-        for call in message.tool_calls:
-            hundredths += _MESSAGE + hundredths_of(call.name + call.arguments)
+            match part["type"]:
+                case "image":
+                    hundredths += _IMAGE
+                case "tool_call":
+                    hundredths += _MESSAGE + hundredths_of(part["name"] + part["text"])
+                case _:
+                    hundredths += hundredths_of(str(part["text"]))
+            hundredths += hundredths_of(part.get("opaque", ""))
     return hundredths

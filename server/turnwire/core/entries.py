@@ -6,9 +6,12 @@ hot path makes many of these, so they are slotted and unvalidated: validation ha
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from turnwire_protocol.values import FinishReason, Kind
+
+OPAQUE_BYTES_MAX: Final = 65_536
+"""Of one part. What is longer is not kept, and the provider has to do without."""
 
 
 @dataclass(slots=True)
@@ -22,6 +25,8 @@ class Delta:
     call: str | None = None
     name: str | None = None
     last: bool = False
+    opaque: str | None = None
+    """See Content. In the log, and never in a frame."""
 
 
 @dataclass(slots=True)
@@ -65,6 +70,9 @@ class Content:
     call: str | None = None
     name: str | None = None
     last: bool = False
+    opaque: str | None = None
+    """State of the whole part that its provider wants back in later requests, as text that only the provider's adapter
+    reads: at most OPAQUE_BYTES_MAX, on the part's last delta. Stored, never sent to clients."""
 
 
 @dataclass(slots=True)
@@ -89,18 +97,14 @@ ProviderEvent = Content | UsageReport | Finish
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of the context that a provider is given; `parts` are input parts as on the wire."""
+    """One message of the context that a provider is given.
+
+    `parts` have a `type`. Input parts are as on the wire. Those of role assistant are `text`, `reasoning` and
+    `tool_call`, in the order in which the model wrote them, each with its `text` (of a call: the arguments, JSON as the
+    model wrote it), a call with `call` and `name` too, and with `opaque` where the provider left some.
+    """
 
     role: Literal["system", "user", "assistant", "tool"]
     parts: tuple[Mapping[str, Any], ...] = ()
-    tool_calls: tuple["ToolCall", ...] = ()
     call: str | None = None
     """For role tool: which call this is the result of."""
-
-
-@dataclass(frozen=True, slots=True)
-class ToolCall:
-    call: str
-    name: str
-    arguments: str
-    """JSON text as the model wrote it."""

@@ -27,9 +27,8 @@ def may_join(first: Delta, second: Delta) -> bool:
 
 def join(first: Delta, second: Delta) -> Delta:
     """What stands for both; the first one's names stay, the second one may be the part's last."""
-    return Delta(
-        first.turn, first.part, first.kind, first.text + second.text, first.call, first.name, second.last or first.last
-    )
+    text = first.text + second.text
+    return Delta(first.turn, first.part, first.kind, text, first.call, first.name, second.last, second.opaque)
 
 
 def merge(entries: Sequence[Entry]) -> list[Entry]:
@@ -75,5 +74,6 @@ def _joined(run: Sequence[Logged]) -> Logged:
     deltas = [piece.entry for piece in run if isinstance(piece.entry, Delta)]
     first = deltas[0]
     text = "".join(delta.text for delta in deltas)
-    whole = Delta(first.turn, first.part, first.kind, text, first.call, first.name, deltas[-1].last)
+    last = deltas[-1]
+    whole = Delta(first.turn, first.part, first.kind, text, first.call, first.name, last.last, last.opaque)
     return Logged(run[-1].seq, run[0].first_seq, whole)

@@ -18,7 +18,7 @@ from typing import Any, Final, Literal
 import orjson
 
 from turnwire.core.answer import Answer
-from turnwire.core.context import Exchange, exchange_of, request_of
+from turnwire.core.context import Exchange, request_of
 from turnwire.core.entries import Content, Delta, Entry, Event, Logged, UsageReport
 from turnwire.core.spending import Budget, Price, Spending
 from turnwire.core.tokens import hundredths_of
@@ -44,6 +44,10 @@ TABLE: Final[dict[tuple[State, Happening], State]] = {
     ("parked", "end"): "over",
 }
 """`accepted` here means: between steps. The wire's states are coarser: started and answering are both running."""
+
+
+RESULTS_BYTES_MAX: Final = 262_144
+"""Results of tool calls that a turn's record keeps for later turns. Larger ones are forgotten, and their calls too."""
 
 
 class IllegalTurn(Exception):
@@ -116,6 +120,7 @@ class Turn:
             content.call,
             content.name,
             content.last,
+            content.opaque,
         )
         self.answer.add(delta)
         if self._has_budget:
@@ -217,15 +222,22 @@ class Turn:
 
     def exchange(self, inputs: Sequence[Mapping[str, Any]]) -> Exchange:
         """The turn as a context has it."""
-        return exchange_of(inputs, self._as_recorded())
+        results = {request: value.decode() for request, value in self._answers.items()}
+        return Exchange(inputs, self.answer.as_parts(), self._bases, results, self.answer.opaque())
 
     def record(self) -> bytes:
-        """The final record: all that snapshots and later contexts need of the answer."""
-        return orjson.dumps(self._as_recorded())
-
-    def _as_recorded(self) -> dict[str, Any]:
-        results = {request: value.decode() for request, value in self._answers.items()}
-        return {"parts": self.answer.as_parts(), "steps": self._bases, "results": results}
+        """The final record: `parts`, which clients are shown, and beside them what only later contexts need."""
+        results: dict[str, str] = {}
+        left = RESULTS_BYTES_MAX
+        for request, value in self._answers.items():
+            if len(value) <= left:
+                results[request] = value.decode()
+                left -= len(value)
+        record: dict[str, Any] = {"parts": self.answer.as_parts(), "steps": self._bases, "results": results}
+        opaque = self.answer.opaque()
+        if opaque:
+            record["opaque"] = {str(part): text for part, text in opaque.items()}
+        return orjson.dumps(record)
 
     def _text_of_step(self) -> str:
         base = self._bases[-1] if self._bases else 0

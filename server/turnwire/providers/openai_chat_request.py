@@ -84,16 +84,24 @@ def messages_of(messages: Sequence[Message]) -> list[dict[str, Any]]:
 
 
 def _message(message: Message) -> dict[str, Any]:
+    if message.role == "assistant":
+        return _assistant_message(message)
     value: dict[str, Any] = {"role": message.role, "content": _content(message.parts)}
     if message.role == "tool":
         value["tool_call_id"] = message.call
-    if message.tool_calls:
-        value["content"] = value["content"] or None
-        value["tool_calls"] = [
-            {"id": call.call, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-            for call in message.tool_calls
-        ]
     return value
+
+
+def _assistant_message(message: Message) -> dict[str, Any]:
+    text = "\n\n".join(part["text"] for part in message.parts if part["type"] == "text")
+    calls = [
+        {"id": part["call"], "type": "function", "function": {"name": part["name"], "arguments": part["text"]}}
+        for part in message.parts
+        if part["type"] == "tool_call"
+    ]
+    if not calls:
+        return {"role": "assistant", "content": text}
+    return {"role": "assistant", "content": text or None, "tool_calls": calls}
 
 
 def _content(parts: Sequence[Mapping[str, Any]]) -> str | list[dict[str, Any]]:

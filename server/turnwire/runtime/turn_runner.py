@@ -24,7 +24,6 @@ from turnwire.core.context import (
 )
 from turnwire.core.entries import Content, Finish, ProviderEvent, UsageReport
 from turnwire.core.errors import describe, error_body
-from turnwire.core.snapshots import folded
 from turnwire.core.turn import Turn
 from turnwire.ports import Appended, Clock, Failure, Model, Seal, SessionLog, StepRequest, StoredTurn, TurnKey
 from turnwire.runtime.attempts import run_step
@@ -252,4 +251,6 @@ def _exchange_of(stored: StoredTurn) -> Exchange:
     spec = Spec.from_json(stored.spec)
     if stored.parts is not None:
         return exchange_of(spec.input, orjson.loads(stored.parts))
-    return Exchange(spec.input, folded(list(stored.entries))[0])
+    turn = Turn(stored.turn, spec.model, began_ms=0)
+    turn.fold(stored.entries)
+    return turn.exchange(spec.input)

@@ -92,7 +92,7 @@ class Writer:
             return
         pending = self._pending
         if isinstance(entry, Delta):
-            self._pending_chars += len(entry.text)
+            self._pending_chars += _chars_of(entry)
             newest = pending[-1] if pending else None
             if isinstance(newest, Delta) and may_join(newest, entry):
                 pending[-1] = join(newest, entry)
@@ -147,7 +147,7 @@ class Writer:
     @property
     def weight(self) -> int:
         """Characters and bytes that it keeps."""
-        written = sum(len(entry.text) if isinstance(entry, Delta) else len(entry.body) for entry in self._written)
+        written = sum(_chars_of(entry) if isinstance(entry, Delta) else len(entry.body) for entry in self._written)
         return written + len(self.request.spec) + len(self.request.body)
 
     def freeze(self) -> Batch:
@@ -157,7 +157,7 @@ class Writer:
             # What is left of a turn that a full store made end must go with its seal, however much it is.
             entries_max = len(self._pending) if self._full else ENTRIES_MAX
             entries = [self._pending.popleft() for _ in range(min(len(self._pending), entries_max))]
-            self._pending_chars = sum(len(entry.text) for entry in self._pending if isinstance(entry, Delta))
+            self._pending_chars = sum(_chars_of(entry) for entry in self._pending if isinstance(entry, Delta))
             ending = self._ending if not self._pending else None
             self._batches += 1
             if ending is not None:
@@ -211,7 +211,7 @@ class Writer:
         again += self._pending
         self._frozen = None
         self._pending = deque(merge(again))
-        self._pending_chars = sum(len(entry.text) for entry in again if isinstance(entry, Delta))
+        self._pending_chars = sum(_chars_of(entry) for entry in again if isinstance(entry, Delta))
         self._over = False
         self._want(self)
 
@@ -259,3 +259,7 @@ class Writer:
             # It was refused as a whole, so its entries may go into the one batch that gets through: the seal's.
             self._pending.extendleft(reversed(batch.entries))
             self._frozen = None
+
+
+def _chars_of(delta: Delta) -> int:
+    return len(delta.text) if delta.opaque is None else len(delta.text) + len(delta.opaque)

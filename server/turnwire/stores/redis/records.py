@@ -31,7 +31,7 @@ def packed(entries: Sequence[Entry]) -> list[Argument]:
     arguments: list[Argument] = []
     for entry in entries:
         if isinstance(entry, Delta):
-            if entry.call is None and entry.name is None and not entry.last:
+            if not entry.last and entry.call is None and entry.name is None:
                 arguments += ("8", "t", entry.turn, "p", str(entry.part), "k", entry.kind, "x", entry.text)
             else:
                 _pack_named(arguments, entry)
@@ -53,6 +53,8 @@ def _pack_named(arguments: list[Argument], entry: Delta) -> None:
         extra += ("n", entry.name)
     if entry.last:
         extra += ("l", "1")
+    if entry.opaque is not None:
+        extra += ("o", entry.opaque)
     size = str(8 + len(extra))
     arguments += (size, "t", entry.turn, "p", str(entry.part), "k", entry.kind, "x", entry.text, *extra)
 
@@ -88,6 +90,8 @@ def _add_names(delta: Delta, fields: Sequence[bytes]) -> None:
             delta.call = fields[at + 1].decode()
         elif name == b"n":
             delta.name = fields[at + 1].decode()
+        elif name == b"o":
+            delta.opaque = fields[at + 1].decode()
         else:
             delta.last = True
 
