@@ -1,182 +1,17 @@
-"""Recorded bytes become the same events however they are cut; an end that was not proved is never a finish."""
+"""What chat completions say in all their dialects, and what is no answer: see also test_recordings."""
 
-from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.providers.recorded import Outcome, contents, last, outcome_of, text
 from tests.support.provider_server import chunk, sse
-from turnwire.core.entries import Content, Finish, ProviderEvent, UsageReport
+from turnwire.core.entries import Content, Finish, UsageReport
 from turnwire.providers.openai_chat_decoder import OpenAIChatDecoder
-
-RECORDINGS = Path(__file__).with_name("recordings")
-
-Outcome = tuple[list[ProviderEvent], str | None]
-
-
-def text(part: int, content: str) -> Content:
-    return Content(part, "text", content)
-
-
-def last(part: int, kind: Any = "text") -> Content:
-    return Content(part, kind, "", last=True)
-
-
-EXPECTED: dict[str, Outcome] = {
-    "openai": (
-        [text(0, "Grüß"), text(0, ' Gott 🌍\n"日本"'), UsageReport(19, 10, 16, 4), last(0), Finish("stop")],
-        None,
-    ),
-    "vllm": (
-        [
-            Content(0, "reasoning", "Two and"),
-            Content(0, "reasoning", " two…"),
-            UsageReport(8, 4),
-            text(1, "\n\nFour"),
-            text(1, " 😀\ufffd."),
-            UsageReport(8, 9),
-            last(0, "reasoning"),
-            last(1),
-            Finish("length"),
-        ],
-        None,
-    ),
-    "ollama_v1": (
-        [
-            text(0, "One"),
-            text(0, " — "),
-            Content(1, "tool_call", '{"zone":"UTC"}', "call_k2", "get_time"),
-            UsageReport(11, 5),
-            last(0),
-            last(1, "tool_call"),
-            Finish("tool_calls"),
-        ],
-        None,
-    ),
-    "openrouter": ([Content(0, "reasoning", "Hm"), text(1, "Well")], "upstream_failed"),
-    "azure": (
-        [text(0, "Bonjour"), text(0, " à tous"), UsageReport(9, 2), last(0), Finish("content_filter")],
-        None,
-    ),
-    "mistral": (
-        [
-            Content(0, "reasoning", "Let me"),
-            Content(0, "reasoning", " see"),
-            Content(0, "reasoning", "."),
-            text(1, "Oui"),
-            text(1, ", voilà"),
-            UsageReport(7, 6),
-            last(0, "reasoning"),
-            last(1),
-            Finish("length"),
-        ],
-        None,
-    ),
-    "groq_tools": (
-        [
-            Content(0, "reasoning", "Both."),
-            Content(1, "tool_call", "", "call_a", "get_time"),
-            Content(2, "tool_call", '{"city":', "call_b", "get_weather"),
-            Content(1, "tool_call", "{}"),
-            Content(2, "tool_call", '"Köln"}'),
-            UsageReport(200, 30),
-            last(0, "reasoning"),
-            last(1, "tool_call"),
-            last(2, "tool_call"),
-            Finish("tool_calls"),
-        ],
-        None,
-    ),
-    "gemini_tools": (
-        [
-            text(0, "Looking."),
-            Content(1, "tool_call", '{"zone":"CET"}', "function-call-1", "get_time"),
-            Content(2, "tool_call", '{"zone":"UTC"}', "call-1", "get_time"),
-            UsageReport(40, 22),
-            last(0),
-            last(1, "tool_call"),
-            last(2, "tool_call"),
-            Finish("tool_calls"),
-        ],
-        None,
-    ),
-    "llama_cpp": ([text(0, "Hé"), UsageReport(5, 2), last(0), Finish("stop")], None),
-    "llama_cpp_error": ([text(0, "Half")], "upstream_failed"),
-}
-
-
-def recording(name: str) -> bytes:
-    return (RECORDINGS / f"{name}.sse").read_bytes()
-
-
-def outcome_of(chunks: Iterable[bytes], decoder: OpenAIChatDecoder | None = None) -> Outcome:
-    """All events, and the kind of failure that ended them, as a caller sees them."""
-    decoder = decoder or OpenAIChatDecoder()
-    events: list[ProviderEvent] = []
-    for piece in chunks:
-        events.extend(decoder.feed(piece))
-        if decoder.failure is not None:
-            return events, decoder.failure.kind
-    events.extend(decoder.end())
-    return events, None if decoder.failure is None else decoder.failure.kind
 
 
 def outcome_of_events(*events: dict[str, Any] | str) -> Outcome:
-    return outcome_of([b"".join(map(sse, events))])
-
-
-def contents(outcome: Outcome) -> list[ProviderEvent]:
-    return [event for event in outcome[0] if isinstance(event, Content) and not event.last]
-
-
-def test_every_recording_has_its_expected_events_and_its_line_in_the_readme() -> None:
-    names = {path.stem for path in RECORDINGS.glob("*.sse")}
-    assert names == set(EXPECTED)
-    readme = (RECORDINGS / "README.md").read_text(encoding="utf-8")
-    assert {name for name in names if f"`{name}.sse`" not in readme} == set()
-
-
-def as_it_is(stream: bytes) -> bytes:
-    return stream
-
-
-def with_crlf(stream: bytes) -> bytes:
-    return stream.replace(b"\n", b"\r\n")
-
-
-def with_cr(stream: bytes) -> bytes:
-    return stream.replace(b"\n", b"\r")
-
-
-@pytest.mark.parametrize("line_ends", [as_it_is, with_crlf, with_cr])
-@pytest.mark.parametrize("name", EXPECTED)
-def test_a_recording_cut_at_any_byte_gives_the_same_events(name: str, line_ends: Callable[[bytes], bytes]) -> None:
-    stream = line_ends(recording(name))
-    expected = EXPECTED[name]
-    assert outcome_of([stream]) == expected
-    assert outcome_of(bytes([byte]) for byte in stream) == expected
-    for at in range(1, len(stream)):
-        assert outcome_of([stream[:at], stream[at:]]) == expected, at
-
-
-@pytest.mark.parametrize("name", [name for name, (_, failure) in EXPECTED.items() if failure is None])
-def test_a_stream_that_ends_anywhere_is_truncated_unless_its_finish_reason_is_whole(name: str) -> None:
-    stream = recording(name)
-    reason_at = max(stream.find(b'"finish_reason":"' + word) for word in (b"s", b"l", b"m", b"t", b"c"))
-    proved_at = stream.find(b"\n", reason_at)
-    whole = contents(EXPECTED[name])
-    for at in range(len(stream)):
-        events, failure = outcome_of([stream[:at]])
-        if at < proved_at:
-            assert failure == "truncated", at
-            assert not any(isinstance(event, Finish) for event in events), at
-            seen = [event for event in events if isinstance(event, Content)]
-            assert whole[: len(seen)] == seen, at
-        else:
-            assert failure is None, at
-            assert events[-1] == EXPECTED[name][0][-1], at
-            assert contents((events, failure)) == whole, at
+    return outcome_of([b"".join(map(sse, events))], OpenAIChatDecoder())
 
 
 # --- the end ---------------------------------------------------------------------------------------------------------
@@ -258,7 +93,7 @@ def test_an_error_inside_the_stream_is_a_failure_and_its_words_stay_inside(event
 
 
 def test_an_event_named_error_is_a_failure_whatever_it_holds() -> None:
-    assert outcome_of([b'event: error\ndata: {"message": "no"}\n\n']) == ([], "upstream_failed")
+    assert outcome_of([b'event: error\ndata: {"message": "no"}\n\n'], OpenAIChatDecoder()) == ([], "upstream_failed")
 
 
 @pytest.mark.parametrize("rubbish", ["<html>", "{", "[1]", "3", '"a"', '{"a": NaN}', "[" * 100_000, "\x00"])
@@ -291,7 +126,7 @@ def test_odd_frames_say_nothing_and_break_nothing(odd: dict[str, Any]) -> None:
 
 def test_broken_utf8_and_half_characters_are_repaired() -> None:
     stream = sse(chunk("§")).replace("§".encode(), b"\xf0\x9f|") + sse(chunk("§")).replace("§".encode(), b"\\udc00!")
-    events, failure = outcome_of([stream, sse("[DONE]")])
+    events, failure = outcome_of([stream, sse("[DONE]")], OpenAIChatDecoder())
     assert failure is None
     assert contents((events, failure)) == [text(0, "\ufffd|"), text(0, "\ufffd!")]
     for event in contents((events, failure)):
@@ -443,4 +278,5 @@ def test_more_tool_calls_than_allowed_are_a_failure() -> None:
 
 def test_a_line_of_ten_megabytes_is_malformed() -> None:
     line = b"data: " + b"x" * 10_000_000
-    assert outcome_of(line[start : start + 65_536] for start in range(0, len(line), 65_536)) == ([], "malformed")
+    pieces = (line[start : start + 65_536] for start in range(0, len(line), 65_536))
+    assert outcome_of(pieces, OpenAIChatDecoder()) == ([], "malformed")

@@ -1,32 +1,28 @@
 """The stream of an OpenAI-compatible chat completion becomes provider events.
 
-Pure: bytes in, events out, equal wherever the bytes are cut. It speaks every dialect at once, because services differ
-from each other, from their own documentation and from last month: choices that are missing, null or empty, content as
-a string or a list, reasoning under two names, tool calls without an index, errors inside a 200. What it does not know
-it ignores, except an end that was not proved: that is a failure.
+It speaks every dialect at once, because services differ from each other, from their own documentation and from last
+month: choices that are missing, null or empty, content as a string or a list, reasoning under two names, tool calls
+without an index, errors inside a 200.
 
 Parts are numbered by their first appearance. Their last deltas come at the very end, because only there is it known
 that a part gets no more; they are empty, so nothing waits for them.
 """
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
 import orjson
 
-from turnwire.core.entries import Content, Finish, ProviderEvent, UsageReport
+from turnwire.core.entries import UsageReport
 from turnwire.core.errors import FailureKind
 from turnwire.ports import Failure
-from turnwire.providers.sse import EventDecoder, ServerSentEvent
+from turnwire.providers.signed_reasoning import SIGNED_LISTS, SignedReasoning
+from turnwire.providers.stream_decoder import DONE, StreamDecoder, inside, objects_in, tokens
 from turnwire.providers.upstream_errors import failure_of_error
-from turnwire_protocol.limits import INTEGER_MAX, NAME_CHARS_MAX
 from turnwire_protocol.values import FinishReason, Kind
 
-OUTPUT_BYTES_MAX: Final = 8 * 1024 * 1024
 CALLS_MAX: Final = 128
-
 _FINISH_REASONS: Final[Mapping[str, FinishReason]] = {
     "stop": "stop",
     "eos": "stop",
@@ -41,8 +37,9 @@ _FINISH_REASONS: Final[Mapping[str, FinishReason]] = {
 """A reason that is not here proves the end as well as any, and counts as `stop`."""
 
 _FAILED_REASONS: Final[Mapping[str, FailureKind]] = {
-    "error": "upstream_failed",  # OpenRouter, Mistral
+    "error": "upstream_failed",  # OpenRouter, Mistral, Together
     "abort": "truncated",  # vLLM
+    "function_call_filter": "upstream_failed",  # Gemini: the model wrote a call that cannot be read
     "insufficient_system_resource": "upstream_busy",  # DeepSeek
 }
 
@@ -56,171 +53,139 @@ class _Call:
     name: str = ""
     part: int | None = None
     held: str = ""
+    extra: dict[str, Any] | None = None
 
 
-class OpenAIChatDecoder:
-    """One response body.
+class OpenAIChatDecoder(StreamDecoder):
+    """See StreamDecoder. `returns_reasoning` where the service wants its reasoning back beside tool calls."""
 
-    Feed it every chunk and call `end` at the end of the body. `failure` is set when the stream cannot be gone on with;
-    the events returned so far still count. `over` is set behind the Finish. `proved` means that only usage and the
-    protocol's own end can be missing: a connection that breaks now has lost no answer.
-    """
-
-    def __init__(
-        self, *, call_prefix: str = "call", output_bytes_max: int = OUTPUT_BYTES_MAX, calls_max: int = CALLS_MAX
-    ) -> None:
-        """`call_prefix` begins the ids of tool calls to which the service gave none."""
-        self.failure: Failure | None = None
-        self.over = False
-        self._frames = EventDecoder()
-        self._call_prefix = call_prefix
-        self._output_bytes_left = output_bytes_max
+    def __init__(self, *, calls_max: int = CALLS_MAX, returns_reasoning: bool = False, **options: Any) -> None:
+        super().__init__(**options)
         self._calls_max = calls_max
-        self._reason: FinishReason | None = None
-        self._parts: list[Kind] = []
+        self._returns_reasoning = returns_reasoning
+        self._reasoned = False
+        """Whether the model said that it thinks, if only with an empty text."""
         self._numbers: dict[Kind, int] = {}
         self._calls: list[_Call] = []
-        self._at_end = False
-
-    @property
-    def proved(self) -> bool:
-        return self._reason is not None
-
-    def feed(self, chunk: bytes) -> list[ProviderEvent]:
-        """The events that `chunk` completes."""
-        return self._decode(self._frames.feed(chunk))
-
-    def end(self) -> list[ProviderEvent]:
-        """What remains at the end of the body: the Finish, or a failure because the answer was cut."""
-        self._at_end = True
-        events = self._decode(self._frames.end())
-        if not self.over and self.failure is None:
-            if self._reason is None:
-                self.failure = Failure("truncated", "the stream ended without a finish reason")
-            else:
-                self._finish(self._reason, events)
-        return events
-
-    def _decode(self, frames: Iterable[ServerSentEvent]) -> list[ProviderEvent]:
-        events: list[ProviderEvent] = []
-        try:
-            for frame in frames:
-                if self.over or self.failure is not None:
-                    break
-                self._take(frame, events)
-        except Failure as failure:
-            self.failure = failure
-        return events
+        self._thoughts: list[str] = []
+        self._signed = {name: SignedReasoning() for name in SIGNED_LISTS}
 
     # --- one frame ------------------------------------------------------------------------------------------------
 
-    def _take(self, frame: ServerSentEvent, events: list[ProviderEvent]) -> None:
-        name, data = frame
-        if data.startswith("[DONE]"):
-            self._done(events)
+    def _take(self, name: str, value: dict[str, Any]) -> None:
+        if name == DONE:
+            self._take_done()
             return
-        value = self._parsed(data)
-        if value is None:
-            return
-        _refuse_errors(name, value)
+        usage, x_groq = value.get("usage"), value.get("x_groq")
+        if x_groq:
+            if error := inside(x_groq, "error"):
+                raise failure_of_error(error)
+            usage = usage or inside(x_groq, "usage")
         choices = value.get("choices")
         if isinstance(choices, list):
             for choice in cast("list[Any]", choices):
                 if isinstance(choice, dict):
-                    self._take_choice(cast("dict[str, Any]", choice), events)
-        usage = value.get("usage") or _inside(value.get("x_groq"), "usage")
+                    self._take_choice(cast("dict[str, Any]", choice))
         if isinstance(usage, dict):
-            events.append(_usage_of(cast("dict[str, Any]", usage)))
+            self._used(_usage_of(cast("dict[str, Any]", usage)))
 
-    def _parsed(self, data: str) -> dict[str, Any] | None:
-        """The frame's object; None for what is left of one that was cut by the end of the body."""
-        try:
-            value: Any = orjson.loads(data)
-        except orjson.JSONDecodeError:
-            value = _parsed_with_repair(data)
-        if isinstance(value, dict):
-            return cast("dict[str, Any]", value)
-        if self._at_end:
-            return None
-        raise Failure("malformed", "a frame that is no JSON object")
-
-    def _take_choice(self, choice: dict[str, Any], events: list[ProviderEvent]) -> None:
+    def _take_choice(self, choice: dict[str, Any]) -> None:
         if choice.get("index"):
             # One answer beside the first, which is the turn's.
             return
         delta = choice.get("delta")
         if isinstance(delta, dict):
-            self._take_delta(cast("dict[str, Any]", delta), events)
+            self._take_delta(cast("dict[str, Any]", delta))
         reason = choice.get("finish_reason")
         if isinstance(reason, str) and reason:
+            # Gemini adds what it was in particular, as in `content_filter: RECITATION`.
+            reason = reason.partition(":")[0].lower()
             failed = _FAILED_REASONS.get(reason)
             if failed is not None:
                 raise Failure(failed, f"finish reason {reason}")
-            self._reason = _FINISH_REASONS.get(reason.lower(), "stop")
+            self._reason = _FINISH_REASONS.get(reason, "stop")
 
-    def _take_delta(self, delta: dict[str, Any], events: list[ProviderEvent]) -> None:
+    def _take_delta(self, delta: dict[str, Any]) -> None:
+        content = delta.get("content")
+        if len(delta) == 1 and isinstance(content, str):
+            # As nearly all are.
+            self._add_text("text", content)
+            return
         # vLLM renamed reasoning_content to reasoning; some services send the same text under both names.
         reasoning = delta.get("reasoning") or delta.get("reasoning_content")
-        if reasoning:
-            self._add_text("reasoning", reasoning, events)
-        content = delta.get("content")
+        if isinstance(reasoning, str) and reasoning:
+            self._add_thought(reasoning)
+        self._reasoned = self._reasoned or isinstance(delta.get("reasoning_content"), str)
         if isinstance(content, list):
-            self._add_items(cast("list[Any]", content), events)
+            self._add_items(cast("list[Any]", content))
         elif content:
-            self._add_text("text", content, events)
-        refusal = delta.get("refusal")
-        if refusal:
-            self._add_text("refusal", refusal, events)
-        calls = delta.get("tool_calls")
-        if isinstance(calls, list):
-            for call in cast("list[Any]", calls):
-                if isinstance(call, dict):
-                    self._add_call(cast("dict[str, Any]", call), events)
+            self._add_text("text", content)
+        self._add_text("refusal", delta.get("refusal"))
+        for call in objects_in(delta.get("tool_calls")):
+            self._add_call(call)
         function = delta.get("function_call")
         if isinstance(function, dict):
-            self._add_call({"index": 0, "function": function}, events)
+            self._add_call({"index": 0, "function": function})
+        for name in SIGNED_LISTS:
+            for item in objects_in(delta.get(name)):
+                self._count(self._signed[name].add(item))
+        if delta.get("annotations"):
+            self._add_annotations(objects_in(delta["annotations"]))
 
-    def _add_items(self, items: list[Any], events: list[ProviderEvent]) -> None:
+    def _add_items(self, items: list[Any]) -> None:
         """Mistral's list content: text, and thinking that is itself a list of texts."""
         for item in items:
-            text, thinking = _inside(item, "text"), _inside(item, "thinking")
+            text, thinking = inside(item, "text"), inside(item, "thinking")
             if isinstance(thinking, list):
                 for thought in cast("list[Any]", thinking):
-                    self._add_text("reasoning", _inside(thought, "text"), events)
+                    self._add_thought(inside(thought, "text"))
             elif thinking:
-                self._add_text("reasoning", thinking, events)
+                self._add_thought(thinking)
             elif text:
-                self._add_text("text", text, events)
+                self._add_text("text", text)
 
-    def _add_text(self, kind: Kind, text: Any, events: list[ProviderEvent]) -> None:
+    def _add_text(self, kind: Kind, text: Any) -> None:
         if not isinstance(text, str) or not text:
             return
         part = self._numbers.get(kind)
         if part is None:
-            part = self._numbers[kind] = self._new_part(kind)
-        self._count(text)
-        events.append(Content(part, kind, text))
+            part = self._numbers[kind] = self._begin(kind)
+        self._say(part, text)
+
+    def _add_thought(self, text: Any) -> None:
+        if isinstance(text, str):
+            self._thoughts.append(text)
+            self._add_text("reasoning", text)
+
+    def _add_annotations(self, annotations: list[dict[str, Any]]) -> None:
+        for annotation in annotations:
+            source = annotation.get("url_citation")
+            self._cite(
+                url=inside(source, "url"),
+                title=inside(source, "title"),
+                start=inside(source, "start_index"),
+                end=inside(source, "end_index"),
+            )
 
     # --- tool calls -----------------------------------------------------------------------------------------------
 
-    def _add_call(self, delta: dict[str, Any], events: list[ProviderEvent]) -> None:
-        name, arguments = _inside(delta, "function", "name"), _inside(delta, "function", "arguments")
+    def _add_call(self, delta: dict[str, Any]) -> None:
+        name, arguments = inside(delta, "function", "name"), inside(delta, "function", "arguments")
         call = self._call_of(delta, name)
+        # Gemini signs its calls, and refuses one that comes back without its signature.
+        if isinstance(delta.get("extra_content"), dict):
+            call.extra = delta["extra_content"]
         if isinstance(arguments, dict | list):
             arguments = orjson.dumps(arguments).decode()
         text = arguments if isinstance(arguments, str) else ""
-        self._count(text)
         if call.part is not None:
-            if text:
-                events.append(Content(call.part, "tool_call", text))
+            self._say(call.part, text)
             return
+        self._count(text)
         call.held += text
         if isinstance(name, str) and name:
-            if len(name) > NAME_CHARS_MAX or len(call.call) > NAME_CHARS_MAX:
-                raise Failure("malformed", f"a tool call's name or id of more than {NAME_CHARS_MAX} characters")
             call.name = name
-            call.part = self._new_part("tool_call")
-            events.append(Content(call.part, "tool_call", call.held, call.call, name))
+            call.part = self._begin_call(call.call, name, call.held)
             call.held = ""
 
     def _call_of(self, delta: dict[str, Any], name: Any) -> _Call:
@@ -249,72 +214,43 @@ class OpenAIChatDecoder:
                 return call
         return self._calls[-1] if self._calls and index is None else None
 
+    # --- what the service wants back ------------------------------------------------------------------------------
+
+    def _keep_all(self) -> None:
+        """Put it on the parts: on the first one what belongs to the whole message."""
+        for call in self._calls:
+            if call.part is not None and call.extra:
+                self._keep(call.part, extra_content=call.extra)
+        thought = "".join(self._thoughts)
+        for name, signed in self._signed.items():
+            if signed.items and self._parts:
+                self._keep(0, **{name: signed.state(thought)})
+        if self._returns_reasoning and self._reasoned and self._calls:
+            for number, part in enumerate(self._parts):
+                if part.kind in ("reasoning", "tool_call"):
+                    self._keep(number, reasoning=True)
+
     # --- the end --------------------------------------------------------------------------------------------------
 
-    def _done(self, events: list[ProviderEvent]) -> None:
+    def _take_done(self) -> None:
         if self._reason is None and not self._parts:
             raise Failure("truncated", "the stream ended without a finish reason and without content")
-        self._finish(self._reason or "stop", events)
+        self._finish(self._reason or "stop")
 
-    def _finish(self, reason: FinishReason, events: list[ProviderEvent]) -> None:
+    def _finish(self, reason: FinishReason) -> None:
         if any(call.part is None for call in self._calls):
-            self.failure = Failure("malformed", "a tool call without a name")
-            return
-        # Gemini's compatible endpoint says stop also where it calls tools.
-        if reason == "stop" and self._calls:
-            reason = "tool_calls"
-        events.extend(Content(number, kind, "", last=True) for number, kind in enumerate(self._parts))
-        events.append(Finish(reason))
-        self.over = True
-
-    def _new_part(self, kind: Kind) -> int:
-        self._parts.append(kind)
-        return len(self._parts) - 1
-
-    def _count(self, text: str) -> None:
-        self._output_bytes_left -= len(text) if text.isascii() else len(text.encode())
-        if self._output_bytes_left < 0:
-            raise Failure("output_too_large", "the service sent more than allowed")
-
-
-def _parsed_with_repair(data: str) -> Any:
-    """JSON with escapes that are half a character (\\ud800): U+FFFD takes their place. None if it is no JSON."""
-    try:
-        text = json.dumps(json.loads(data), ensure_ascii=False)
-        return orjson.loads(text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"))
-    except (ValueError, RecursionError):
-        return None
-
-
-def _refuse_errors(name: str, value: dict[str, Any]) -> None:
-    error = value.get("error")
-    if error:
-        raise failure_of_error(error)
-    if name == "error" or value.get("object") == "error":
-        raise failure_of_error(value)
-    error = _inside(value.get("x_groq"), "error")
-    if error:
-        raise failure_of_error(error)
+            raise Failure("malformed", "a tool call without a name")
+        self._keep_all()
+        super()._finish(reason)
 
 
 def _usage_of(usage: dict[str, Any]) -> UsageReport:
-    cached = _inside(usage, "prompt_tokens_details", "cached_tokens")
+    cached = inside(usage, "prompt_tokens_details", "cached_tokens")
+    for name in ("prompt_cache_hit_tokens", "cached_tokens"):  # DeepSeek, Together
+        cached = usage.get(name) if cached is None else cached
     return UsageReport(
-        _tokens(usage.get("prompt_tokens")) or 0,
-        _tokens(usage.get("completion_tokens")) or 0,
-        _tokens(usage.get("prompt_cache_hit_tokens") if cached is None else cached),
-        _tokens(_inside(usage, "completion_tokens_details", "reasoning_tokens")),
+        tokens(usage.get("prompt_tokens")) or 0,
+        tokens(usage.get("completion_tokens")) or 0,
+        tokens(cached),
+        tokens(inside(usage, "completion_tokens_details", "reasoning_tokens")),
     )
-
-
-def _tokens(value: Any) -> int | None:
-    return value if isinstance(value, int) and 0 <= value <= INTEGER_MAX else None
-
-
-def _inside(value: Any, *keys: str) -> Any:
-    """What stands at a path of keys; None where anything on the way is missing or of another shape."""
-    for key in keys:
-        if not isinstance(value, dict):
-            return None
-        value = cast("dict[str, Any]", value).get(key)
-    return value

@@ -6,115 +6,109 @@ answer is streamed.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, Literal
-from urllib.parse import urlsplit, urlunsplit
+from typing import Any, Final
 
 import orjson
 
 from turnwire.core.entries import Message
 from turnwire.ports import StepRequest
+from turnwire.providers.opaque import state_of
+from turnwire.providers.openai_chat_dialects import Dialect
+from turnwire.providers.signed_reasoning import SIGNED_LISTS, restored
+from turnwire.providers.upstream_requests import (
+    OUTPUT_TOKENS_FIELDS,
+    data_url,
+    fitting_id,
+    given,
+    output_tokens_of,
+    text_of,
+)
 
+NO_SIGNATURE: Final = {"google": {"thought_signature": "skip_thought_signature_validator"}}
+"""Google's word for a call that was made elsewhere and so has no signature."""
 
-@dataclass(frozen=True, slots=True)
-class Dialect:
-    """What a service wants to be asked in its own way."""
-
-    output_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    stream_options: Mapping[str, bool] | None = field(default_factory=lambda: {"include_usage": True})
-    """None where the service refuses the field, or tells usage without being asked."""
-    key_header: Literal["authorization", "api-key"] = "authorization"
-
-
-OPENAI: Final = Dialect("max_completion_tokens", {"include_usage": True, "include_obfuscation": False})
-AZURE: Final = Dialect("max_completion_tokens", key_header="api-key")
-MISTRAL: Final = Dialect(stream_options=None)
-COMMON: Final = Dialect()
-"""vLLM, Ollama, llama.cpp, OpenRouter, Groq, DeepSeek, Together and most others."""
-
-_OUTPUT_TOKENS_FIELDS: Final = ("max_tokens", "max_completion_tokens")
 _NOT_PARAMS: Final = frozenset(
-    [*_OUTPUT_TOKENS_FIELDS, "model", "messages", "n", "response_format", "stream", "stream_options", "tools"]
+    [*OUTPUT_TOKENS_FIELDS, "model", "messages", "n", "response_format", "stream", "stream_options", "tools"]
 )
 """Decided here. `n` is left out: answers beside the first would be paid for and read by nobody."""
 
 
-def dialect_of(base_url: str) -> Dialect:
-    """The dialect of a known host, else the common one."""
-    host = urlsplit(base_url).hostname or ""
-    if host == "api.openai.com":
-        return OPENAI
-    if host.endswith((".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")):
-        return AZURE
-    return MISTRAL if host == "api.mistral.ai" else COMMON
-
-
-def completions_url(base_url: str) -> str:
-    """Where to post; a query (Azure's api-version) stays. Raises ValueError unless it is an http or https address."""
-    parts = urlsplit(base_url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"{base_url!r} is no http or https address")
-    return urlunsplit(parts._replace(path=parts.path.rstrip("/") + "/chat/completions", fragment=""))
-
-
-def chat_body(model: str, request: StepRequest, dialect: Dialect) -> bytes:
-    """The request's JSON."""
-    asked = [request.params[name] for name in _OUTPUT_TOKENS_FIELDS if isinstance(request.params.get(name), int)]
-    limits = [value for value in [*asked, request.output_tokens_max] if value is not None]
+def chat_body(model: str, request: StepRequest, dialect: Dialect, maker: str = "") -> bytes:
+    """The request's JSON. `maker` tells which opaque state is this service's own."""
     body: dict[str, Any] = {
         **{name: value for name, value in request.params.items() if name not in _NOT_PARAMS},
         "model": model,
-        "messages": messages_of(request.messages),
+        "messages": [_message(message, dialect, maker) for message in request.messages],
         "stream": True,
     }
     if dialect.stream_options is not None:
         body["stream_options"] = dialect.stream_options
-    if limits:
-        body[dialect.output_tokens_field] = min(limits)
+    limit = output_tokens_of(request)
+    if limit is not None:
+        body[dialect.output_tokens_field] = limit
     if request.tools:
-        body["tools"] = [{"type": "function", "function": _given(tool)} for tool in request.tools]
+        body["tools"] = [{"type": "function", "function": given(tool)} for tool in request.tools]
     if request.response_format is not None:
         body["response_format"] = request.response_format
     return orjson.dumps(body)
 
 
-def messages_of(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """Messages as the service takes them; those of text alone as a string, which every service understands."""
-    return [_message(message) for message in messages]
-
-
-def _message(message: Message) -> dict[str, Any]:
+def _message(message: Message, dialect: Dialect, maker: str) -> dict[str, Any]:
     if message.role == "assistant":
-        return _assistant_message(message)
+        return _assistant_message(message, dialect, maker)
     value: dict[str, Any] = {"role": message.role, "content": _content(message.parts)}
     if message.role == "tool":
-        value["tool_call_id"] = message.call
+        value["tool_call_id"] = _call_id(str(message.call), dialect)
     return value
 
 
-def _assistant_message(message: Message) -> dict[str, Any]:
-    text = "\n\n".join(part["text"] for part in message.parts if part["type"] == "text")
-    calls = [
-        {"id": part["call"], "type": "function", "function": {"name": part["name"], "arguments": part["text"]}}
-        for part in message.parts
-        if part["type"] == "tool_call"
-    ]
-    if not calls:
-        return {"role": "assistant", "content": text}
-    return {"role": "assistant", "content": text or None, "tool_calls": calls}
-
-
 def _content(parts: Sequence[Mapping[str, Any]]) -> str | list[dict[str, Any]]:
+    """Text alone as a string, which every service understands."""
     if all(part["type"] == "text" for part in parts):
-        return "".join(str(part["text"]) for part in parts)
+        return text_of(parts)
     return [_item(part) for part in parts]
 
 
 def _item(part: Mapping[str, Any]) -> dict[str, Any]:
     if part["type"] == "text":
         return {"type": "text", "text": part["text"]}
-    return {"type": "image_url", "image_url": {"url": f"data:{part['media_type']};base64,{part['data']}"}}
+    return {"type": "image_url", "image_url": {"url": data_url(part)}}
 
 
-def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value is not None}
+def _assistant_message(message: Message, dialect: Dialect, maker: str) -> dict[str, Any]:
+    text = text_of(message.parts, between="\n\n")
+    value: dict[str, Any] = {"role": "assistant", "content": text, **_reasoning(message, maker)}
+    calls = [_call(part, dialect, maker) for part in message.parts if part["type"] == "tool_call"]
+    if calls:
+        if dialect.signs_calls:
+            # Of calls that were made together only the first is signed.
+            calls[0].setdefault("extra_content", NO_SIGNATURE)
+        value["content"] = text or None
+        value["tool_calls"] = calls
+    return value
+
+
+def _call(part: Mapping[str, Any], dialect: Dialect, maker: str) -> dict[str, Any]:
+    state = state_of(part, maker)
+    return {
+        "id": _call_id(part["call"], dialect),
+        "type": "function",
+        "function": {"name": part["name"], "arguments": part["text"]},
+        **given({"extra_content": state.get("extra_content")}),
+    }
+
+
+def _call_id(call: str, dialect: Dialect) -> str:
+    return fitting_id(call, dialect.call_id, dialect.call_id_chars)
+
+
+def _reasoning(message: Message, maker: str) -> dict[str, Any]:
+    """The model's reasoning, where it wants it back, in the form that it wants."""
+    state: dict[str, Any] = {}
+    for part in message.parts:
+        state |= state_of(part, maker)
+    thought = "".join(part["text"] for part in message.parts if part["type"] == "reasoning")
+    fields: dict[str, Any] = {name: restored(state[name], thought) for name in SIGNED_LISTS if name in state}
+    if "reasoning" in state:
+        fields["reasoning_content"] = thought
+    return fields

@@ -22,45 +22,97 @@ RETRY_AFTER_MS_MAX: Final = 86_400_000
 _BUSY: Final = frozenset([408, 409, 429, 498, 503, 529])
 """498 is Groq's (no flex capacity), 529 Anthropic's and others' (overloaded)."""
 
-_BUSY_NAMES: Final = frozenset(
+_OUT_OF_PURSE: Final = frozenset(
     [
-        "engine_overloaded",
-        "engine_overloaded_error",
-        "overloaded",
-        "overloaded_error",
-        "rate_limit_error",
-        "rate_limit_exceeded",
-        "rate_limited",
-        "server_is_overloaded",
-        "too_many_requests",
+        "billing_error",  # Anthropic
+        "billing_hard_limit_reached",  # OpenAI
+        "insufficient_credits",
+        "insufficient_quota",  # OpenAI, Azure
     ]
 )
-_REJECTED_NAMES: Final = frozenset(
-    [
-        "content_filter",
-        "content_policy_violation",
-        "context_length_exceeded",
-        "exceed_context_size_error",
-        "invalid_prompt",
-        "invalid_request_error",
-        "model_not_found",
-        "not_found_error",
-    ]
-)
-_UNAUTHORISED_NAMES: Final = frozenset(["authentication_error", "invalid_api_key", "permission_error"])
-_OUT_OF_QUOTA: Final = "insufficient_quota"
-"""Comes with status 429, as a rate limit does, but waiting does not help."""
+"""Comes with status 429, as a rate limit does, or 400 or 402; waiting does not help."""
 
+_KINDS: Final[Mapping[str, FailureKind]] = {
+    **dict.fromkeys(
+        [
+            "UNAVAILABLE",  # Gemini
+            "RESOURCE_EXHAUSTED",  # Gemini
+            "engine_overloaded",
+            "engine_overloaded_error",
+            "overloaded",
+            "overloaded_error",  # Anthropic
+            "rate_limit_error",  # Anthropic
+            "rate_limit_exceeded",  # OpenAI
+            "rate_limited",  # Mistral
+            "server_is_overloaded",  # OpenAI Responses
+            "service_unavailable",
+            "slow_down",  # OpenAI
+            "too_many_requests",
+        ],
+        "upstream_busy",
+    ),
+    **dict.fromkeys(
+        [
+            # Anthropic, and OpenAI where it is not told apart
+            "invalid_request_error",
+            "not_found_error",
+            "request_too_large",
+            # OpenAI, Azure and those that follow them
+            "content_filter",
+            "content_policy_violation",
+            "context_length_exceeded",
+            "model_not_found",
+            # llama.cpp
+            "exceed_context_size_error",
+            # Gemini
+            "FAILED_PRECONDITION",
+            "INVALID_ARGUMENT",
+            "NOT_FOUND",
+            # OpenAI Responses
+            "bio_policy",
+            "data_residency_mismatch",
+            "empty_image_file",
+            "failed_to_download_image",
+            "image_content_policy_violation",
+            "image_file_not_found",
+            "image_file_too_large",
+            "image_parse_error",
+            "image_too_large",
+            "image_too_small",
+            "invalid_base64_image",
+            "invalid_image",
+            "invalid_image_format",
+            "invalid_image_mode",
+            "invalid_image_url",
+            "invalid_prompt",
+            "misalignment_policy_violation",
+            "unsupported_image_media_type",
+        ],
+        "upstream_rejected",
+    ),
+    **dict.fromkeys(
+        ["PERMISSION_DENIED", "UNAUTHENTICATED", "authentication_error", "invalid_api_key", "permission_error"],
+        "upstream_unauthorised",
+    ),
+    # Groq, with status 400: the model wrote a call that cannot be read. Asked again, it mostly writes a better one.
+    "tool_use_failed": "upstream_failed",
+}
+"""By an error's code, type or status; what is not here failed for reasons of the service's own."""
+
+_NAMES: Final = ("code", "type", "status", "status_code")
 _IDENTIFIER: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 def failure_of_status(status: int, headers: Mapping[str, str], body: bytes, now: datetime) -> Failure:
     """The failure that an answer other than 200 means. `headers` by lower-case name; `body` may be cut short."""
-    names = _names_in(_error_in(body))
+    error = _error_in(body)
+    names = _names_in(error)
     kind = _kind_of_status(status)
-    may_retry: bool | None = None
-    if _OUT_OF_QUOTA in names:
+    if _OUT_OF_PURSE & set(names):
         kind = "upstream_rejected"
+    elif "tool_use_failed" in names:
+        kind = _KINDS["tool_use_failed"]
+    may_retry: bool | None = None
     match headers.get("x-should-retry", "").strip().lower():
         case "true":
             may_retry = True
@@ -68,25 +120,26 @@ def failure_of_status(status: int, headers: Mapping[str, str], body: bytes, now:
             may_retry = False
         case _:
             pass
-    detail = " ".join([f"status {status}", *names])
-    return Failure(kind, detail, retry_after_ms=retry_after_ms(headers, now), may_retry=may_retry)
+    asked_ms = retry_after_ms(headers, now)
+    return Failure(
+        kind,
+        " ".join([f"status {status}", *names]),
+        retry_after_ms=_retry_delay_ms(error) if asked_ms is None else asked_ms,
+        may_retry=may_retry,
+    )
 
 
 def failure_of_error(error: Any) -> Failure:
     """The failure that an error object inside an answer of status 200 means."""
     names = _names_in(error)
     detail = " ".join(["an error inside the stream", *names])
-    if _OUT_OF_QUOTA in names:
+    if _OUT_OF_PURSE & set(names):
         return Failure("upstream_rejected", detail)
     for name in names:
         if name.isdecimal() and 400 <= int(name) <= 599:
             return Failure(_kind_of_status(int(name)), detail)
-        if name in _UNAUTHORISED_NAMES:
-            return Failure("upstream_unauthorised", detail)
-        if name in _REJECTED_NAMES:
-            return Failure("upstream_rejected", detail)
-        if name in _BUSY_NAMES:
-            return Failure("upstream_busy", detail)
+        if name in _KINDS:
+            return Failure(_KINDS[name], detail)
     return Failure("upstream_failed", detail)
 
 
@@ -99,7 +152,11 @@ def retry_after_ms(headers: Mapping[str, str], now: datetime) -> int | None:
         if seconds is None:
             seconds = _seconds_until(text, headers.get("date", ""), now)
         milliseconds = None if seconds is None else seconds * 1000
-    return None if milliseconds is None else round(min(max(milliseconds, 0), RETRY_AFTER_MS_MAX))
+    return None if milliseconds is None else _bounded_ms(milliseconds)
+
+
+def _bounded_ms(milliseconds: float) -> int:
+    return round(min(max(milliseconds, 0), RETRY_AFTER_MS_MAX))
 
 
 def _kind_of_status(status: int) -> FailureKind:
@@ -137,17 +194,31 @@ def _http_date(text: str) -> datetime | None:
 
 
 def _error_in(body: bytes) -> Any:
+    """The error of a body: at its top, under `error`, or, as Gemini has it, under `error` in a list."""
     try:
         value: Any = orjson.loads(body)
     except orjson.JSONDecodeError:
         return None
+    if isinstance(value, list) and value:
+        value = cast("list[Any]", value)[0]
     return cast("dict[str, Any]", value).get("error", value) if isinstance(value, dict) else None
 
 
 def _names_in(error: Any) -> list[str]:
-    """An error's code and type, as far as they are identifiers or numbers."""
+    """An error's code, type and status, as far as they are identifiers or numbers."""
     if not isinstance(error, dict):
         return []
     known = cast("dict[str, Any]", error)
-    values = [str(known[key]) for key in ("code", "type") if isinstance(known.get(key), str | int)]
+    values = [str(known[key]) for key in _NAMES if isinstance(known.get(key), str | int)]
     return [value for value in values if _IDENTIFIER.fullmatch(value)]
+
+
+def _retry_delay_ms(error: Any) -> int | None:
+    """How long Google's services ask to be left alone: they say so among an error's details."""
+    details = cast("dict[str, Any]", error).get("details") if isinstance(error, dict) else None
+    for detail in cast("list[Any]", details) if isinstance(details, list) else []:
+        delay = cast("dict[str, Any]", detail).get("retryDelay") if isinstance(detail, dict) else None
+        seconds = _number(delay.removesuffix("s")) if isinstance(delay, str) else None
+        if seconds is not None:
+            return _bounded_ms(seconds * 1000)
+    return None
