@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.provider_server import AUTHORITY
+from tests.support.provider_server import AUTHORITY, ProviderServer, Reply, in_order
 from turnwire.core.entries import UsageReport
 from turnwire.models import Record, open_models
-from turnwire.ports import Model
+from turnwire.ports import Failure, Model, StepRequest
 from turnwire.settings import ModelSettings, Settings, SettingsError
 
 OPENAI = "https://api.openai.com/v1"
@@ -137,3 +137,34 @@ async def test_an_authority_that_cannot_be_read_is_told(tmp_path: Path) -> None:
         assert sentence.startswith(f"TURNWIRE_UPSTREAM_CA_FILE ([models] ca_file) is '{path}', but: ")
         assert why in sentence
     assert await opened(settings_of(chat(), upstream_ca_file=AUTHORITY))
+
+
+# --- services --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("provider", "path", "header"),
+    [
+        ("openai_chat", "/v1/chat/completions?api-version=2026-10-21", "api-key"),
+        ("openai_responses", "/v1/responses?api-version=2026-10-21", "api-key"),
+        ("anthropic_messages", "/v1/messages", "x-api-key"),
+    ],
+)
+async def test_each_provider_asks_its_service_as_its_table_says(provider: str, path: str, header: str) -> None:
+    async with ProviderServer(in_order(Reply.of_status(400))) as server:
+        table = chat(
+            provider=provider,
+            base_url=server.base_url,
+            key="k-1",
+            api_version="2026-10-21",
+            params={"temperature": 0.5},
+            **({} if provider == "anthropic_messages" else {"dialect": "azure"}),
+        )
+        async with open_models(settings_of(table)) as models:
+            with pytest.raises(Failure):
+                async with models["m0"].provider.stream(StepRequest([])):
+                    pass
+        (request,) = server.requests
+    assert (request.path, request.headers[header]) == (path, "k-1")
+    assert (request.body["model"], request.body["temperature"]) == ("some-model", 0.5)
+    assert (request.headers.get("anthropic-version") == "2026-10-21") is (provider == "anthropic_messages")

@@ -227,6 +227,51 @@ def test_a_local_server_works_without_a_key() -> None:
     assert settings.models["llama3.2"].base_url == "http://127.0.0.1:11434/v1"
 
 
+def test_anthropic_s_key_alone_gives_a_working_model_too() -> None:
+    (model,) = loaded(environ={"ANTHROPIC_API_KEY": "sk-2"}).models.values()
+    assert (model.provider, model.base_url) == ("anthropic_messages", "https://api.anthropic.com")
+    assert model.key is not None and model.key.get_secret_value() == "sk-2"
+    assert model.images
+    environ = {"ANTHROPIC_API_KEY": "k", "ANTHROPIC_BASE_URL": "http://127.0.0.1:4000", "TURNWIRE_MODEL": "mine"}
+    (model,) = loaded(environ=environ).models.values()
+    assert (model.model, model.base_url) == ("mine", "http://127.0.0.1:4000")
+
+
+def test_of_two_keys_each_gives_a_model_and_a_name_chooses_between_them() -> None:
+    def models(**environ: str) -> list[tuple[str, str]]:
+        keys = {"OPENAI_API_KEY": "k", "ANTHROPIC_API_KEY": "k"}
+        return [(name, model.provider) for name, model in loaded(environ={**keys, **environ}).models.items()]
+
+    anthropic, openai = ("claude-haiku-4-5", "anthropic_messages"), ("gpt-5.4-mini", "openai_chat")
+    assert models() == [openai, anthropic]
+    assert models(TURNWIRE_MODEL="gpt-x") == [("gpt-x", "openai_chat"), anthropic]
+    assert models(TURNWIRE_MODEL="claude-x") == [("claude-x", "anthropic_messages"), openai]
+
+
+def test_a_table_may_be_of_any_api_and_say_how_its_service_is_asked() -> None:
+    toml = (
+        '[models.a]\nprovider = "anthropic_messages"\nmodel = "m"\nkey_env = "K"\napi_version = "2026-10-21"\n'
+        'params = { thinking = { type = "adaptive" } }\n'
+        '[models.r]\nprovider = "openai_responses"\nmodel = "m"\nkey_env = "K"\n'
+        '[models.c]\nprovider = "openai_chat"\nmodel = "m"\nbase_url = "https://llm.example/v1"\ndialect = "azure"\n'
+    )
+    models = loaded(toml, {"K": "k"}).models
+    assert (models["a"].base_url, models["a"].api_version) == ("https://api.anthropic.com", "2026-10-21")
+    assert models["a"].params == {"thinking": {"type": "adaptive"}}
+    assert models["r"].base_url == "https://api.openai.com/v1"
+    assert (models["c"].dialect, models["c"].api_version, models["c"].params) == ("azure", None, {})
+
+
+def test_recorded_answers_may_be_of_any_api_and_keep_its_address() -> None:
+    def table(api: str) -> str:
+        return f'[models.f]\nprovider = "recorded"\nmodel = "m"\nrecorded = {{ provider = "{api}", folder = "x" }}\n'
+
+    urls = {"anthropic_messages": "https://api.anthropic.com", "openai_responses": "https://api.openai.com/v1"}
+    assert {api: loaded(table(api)).models["f"].base_url for api in urls} == urls
+    assert {api: loaded(table(api)).models["f"].api for api in urls} == {api: api for api in urls}
+    assert "dialect for provider anthropic_messages" in refusal(table("anthropic_messages") + 'dialect = "azure"\n')
+
+
 @pytest.mark.parametrize(
     ("environ", "way_out"),
     [
@@ -237,7 +282,8 @@ def test_a_local_server_works_without_a_key() -> None:
             "OPENAI_BASE_URL is '127.0.0.1:11434', but must",
         ),
         ({"OPENAI_BASE_URL": "http://u:hunter2@h/v1", "TURNWIRE_MODEL": "m"}, "without user or password"),
-        ({"TURNWIRE_MODEL": "llama3.2"}, "OPENAI_API_KEY, OPENAI_BASE_URL or a [models.NAME] table bring others"),
+        ({"ANTHROPIC_API_KEY": "k", "ANTHROPIC_BASE_URL": "ftp://h"}, "ANTHROPIC_BASE_URL is 'ftp://h', but must"),
+        ({"TURNWIRE_MODEL": "llama3.2"}, "OPENAI_API_KEY, OPENAI_BASE_URL, ANTHROPIC_API_KEY or a [models.NAME]"),
     ],
 )
 def test_a_model_that_cannot_be_reached_is_told(environ: dict[str, str], way_out: str) -> None:
@@ -311,9 +357,17 @@ def test_images_are_taken_where_that_is_known_and_elsewhere_if_the_file_says_so(
         (FAST + 'api_key = "sk-hunter2"\n', 'key_env = "OPENAI_API_KEY"'),
         (FAST.replace("FAST_KEY", "NO_KEY"), "names the variable NO_KEY, which is not set"),
         (FAST.replace('key_env = "FAST_KEY"\n', ""), "needs a key for https://api.openai.com/v1"),
+        ('[models.a]\nprovider = "anthropic_messages"\nmodel = "m"\n', "needs a key for https://api.anthropic.com"),
+        (FAST + 'dialect = "klingon"\n', "[models.fast] dialect is 'klingon', but must be 'common', 'openai', 'azure'"),
+        (
+            FAST.replace("openai_chat", "anthropic_messages") + 'dialect = "azure"\n',
+            "must have no dialect for provider anthropic_messages",
+        ),
+        (FAST + 'api_version = "a b"\n', "[models.fast] api_version is 'a b', but must"),
+        (FAST + "params = { store = true, stream = false }\n", "what the server itself decides: store, stream"),
         (
             FAST.replace("openai_chat", "openai"),
-            "[models.fast] provider is 'openai', but must be 'openai_chat', 'demo' or 'recorded'",
+            "provider is 'openai', but must be 'openai_chat', 'openai_responses', 'anthropic_messages', 'demo' or",
         ),
         (FAST.replace('model = "m-1"\n', ""), "[models.fast] model is missing"),
         (FAST + 'fallback = ["careful"]\n', "fallback names 'careful', but must name other models"),

@@ -9,14 +9,16 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from turnwire.core.spending import Budget, Price, Rates
 from turnwire.ports import Deadlines, Model, Provider, Retries
+from turnwire.providers.anthropic_messages import AnthropicMessages
 from turnwire.providers.demo import Demo, Variant
 from turnwire.providers.http_stream import HttpStream
 from turnwire.providers.listed_prices import listed_price
 from turnwire.providers.openai_chat import OpenAIChat
+from turnwire.providers.openai_responses import OpenAIResponses
 from turnwire.providers.recorded import Recorded
 from turnwire.providers.recording import Recording
 from turnwire.providers.upstream import Upstream
@@ -74,8 +76,18 @@ def _provider(name: str, table: ModelSettings, upstream: Upstream) -> Provider:
                 "`turnwire record-exchanges` makes one."
             )
         upstream = Recorded(recorded.folder, timed=recorded.timing)
-    key = None if table.key is None else table.key.get_secret_value()
-    return OpenAIChat(upstream, name=name, base_url=table.base_url, model=table.model, api_key=key)
+    service: dict[str, Any] = {
+        "name": name,
+        "base_url": table.base_url,
+        "model": table.model,
+        "api_key": None if table.key is None else table.key.get_secret_value(),
+        "api_version": table.api_version,
+        "params": table.params,
+    }
+    if table.api == "anthropic_messages":
+        return AnthropicMessages(upstream, **service)
+    speak = OpenAIChat if table.api == "openai_chat" else OpenAIResponses
+    return speak(upstream, **service, dialect=table.dialect)
 
 
 def _model(name: str, table: ModelSettings, upstream: Upstream) -> Model:

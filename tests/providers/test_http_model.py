@@ -251,6 +251,18 @@ async def test_the_address_is_built_from_the_base_and_the_version(
 
 
 @pytest.mark.parametrize("api", APIS)
+async def test_params_of_the_model_go_with_every_request_that_does_not_set_them_itself(
+    http: CountingHttp, api: str
+) -> None:
+    async with ProviderServer(in_order(Reply((recording(WHOLE[api]),)))) as server:
+        provider = provider_of(http, server, api, params={"temperature": 0.1, "thinking": {"type": "adaptive"}})
+        await outcome_of(provider)
+        await outcome_of(provider, StepRequest(HELLO.messages, params={"temperature": 0.9}))
+        sent = [(request.body["temperature"], request.body["thinking"]) for request in server.requests]
+    assert sent == [(0.1, {"type": "adaptive"}), (0.9, {"type": "adaptive"})]
+
+
+@pytest.mark.parametrize("api", APIS)
 @pytest.mark.parametrize("base_url", ["", "localhost:8000", "a.example/v1", "ftp://a.example", "https://"])
 def test_an_address_that_is_none_is_refused_at_once(api: str, base_url: str) -> None:
     with pytest.raises(ValueError, match="is no http or https address"):

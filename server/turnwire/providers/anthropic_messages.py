@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from turnwire.ports import StepRequest
 from turnwire.providers.anthropic_messages_decoder import AnthropicMessagesDecoder
@@ -17,7 +17,7 @@ are read alike in later versions."""
 
 
 class AnthropicMessages(HttpModel):
-    """One model of one service. `headers` are added to every request, for services that want their own."""
+    """One model of one service. `headers` and `params` are added to every request."""
 
     def __init__(
         self,
@@ -29,6 +29,7 @@ class AnthropicMessages(HttpModel):
         api_key: str | None = None,
         api_version: str | None = None,
         headers: Mapping[str, str] | None = None,
+        params: Mapping[str, Any] | None = None,
     ) -> None:
         """`base_url` is what other programs call ANTHROPIC_BASE_URL, with or without `/v1`.
 
@@ -46,6 +47,7 @@ class AnthropicMessages(HttpModel):
                 **(headers or {}),
                 **key_headers("x-api-key", api_key),
             },
+            params=params,
         )
 
     def _body(self, request: StepRequest) -> bytes:

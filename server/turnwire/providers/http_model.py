@@ -8,7 +8,8 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from typing import Final
+from dataclasses import replace
+from typing import Any, Final
 
 from turnwire.core.entries import ProviderEvent
 from turnwire.ports import Failure, StepRequest
@@ -22,11 +23,21 @@ TAIL_MS: Final = 2_000
 class HttpModel(ABC):
     """One model of one service."""
 
-    def __init__(self, http: Upstream, *, name: str, url: str, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        http: Upstream,
+        *,
+        name: str,
+        url: str,
+        headers: Mapping[str, str],
+        params: Mapping[str, Any] | None = None,
+    ) -> None:
+        """`params` go with every request that does not set them itself."""
         self.name = name
         self._http = http
         self._url = url
         self._headers = dict(headers)
+        self._params = dict(params or {})
 
     @abstractmethod
     def _body(self, request: StepRequest) -> bytes:
@@ -39,7 +50,7 @@ class HttpModel(ABC):
     @asynccontextmanager
     async def stream(self, request: StepRequest) -> AsyncGenerator[AsyncIterator[Sequence[ProviderEvent]]]:
         """See ports.Provider."""
-        content = self._body(request)
+        content = self._body(replace(request, params={**self._params, **request.params}))
         decoder = self._decoder()
         async with (
             self._http.post(self._url, self._headers, content, request.deadlines) as body,

@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Mapping
+from typing import Any
 
 from turnwire.ports import StepRequest
 from turnwire.providers.http_model import HttpModel
@@ -13,7 +14,7 @@ from turnwire.providers.upstream_requests import endpoint, host_of, key_headers
 
 
 class OpenAIResponses(HttpModel):
-    """One model of one service. `headers` are added to every request, for services that want their own."""
+    """One model of one service. `headers` and `params` are added to every request."""
 
     def __init__(
         self,
@@ -25,6 +26,7 @@ class OpenAIResponses(HttpModel):
         api_key: str | None = None,
         api_version: str | None = None,
         headers: Mapping[str, str] | None = None,
+        params: Mapping[str, Any] | None = None,
         dialect: DialectName | None = None,
     ) -> None:
         """`model` is the service's own name for it. Raises ValueError when `base_url` is no http or https address."""
@@ -37,6 +39,7 @@ class OpenAIResponses(HttpModel):
             name=name,
             url=endpoint(base_url, "/responses", api_version),
             headers={**(headers or {}), **key_headers(DIALECTS[named].key_header, api_key)},
+            params=params,
         )
 
     def _body(self, request: StepRequest) -> bytes:

@@ -66,7 +66,7 @@ class PriceSettings(Frozen):
 class RecordedSettings(Frozen):
     """Of a model whose answers come out of files: whose answers they are, where they are, and how fast they come."""
 
-    provider: Literal["openai_chat"]
+    provider: Literal["openai_chat", "openai_responses", "anthropic_messages"]
     folder: Path
     timing: bool = False
 

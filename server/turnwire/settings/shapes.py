@@ -6,12 +6,13 @@ could not work.
 
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self, cast
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, StringConstraints, field_validator, model_validator
+from pydantic import Field, JsonValue, SecretStr, StringConstraints, field_validator, model_validator
 
 from turnwire.identity.origins import fault_of_origin
+from turnwire.providers.openai_chat_dialects import DialectName
 from turnwire.settings.model_tables import (
     BudgetSettings,
     Count,
@@ -27,6 +28,7 @@ from turnwire_protocol import limits
 
 STORE_SCHEMES: Final = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel")
 OPENAI_URL: Final = "https://api.openai.com/v1"
+ANTHROPIC_URL: Final = "https://api.anthropic.com"
 
 DEMO_MODELS: Final = (
     "demo",
@@ -39,8 +41,14 @@ DEMO_MODELS: Final = (
     "demo/reasoning",
 )
 AUTH_LATER: Final = ("api_key", "jwt")
-FIXED_PARAMS: Final = frozenset(["messages", "model", "n", "response_format", "stream", "stream_options", "tools"])
-"""Fields of an upstream request that the server itself decides."""
+FIXED_PARAMS: Final = frozenset(
+    [
+        *("messages", "model", "n", "response_format", "stream", "stream_options", "tools"),
+        *("system",),
+        *("background", "conversation", "input", "instructions", "previous_response_id", "store"),
+    ]
+)
+"""Fields of an upstream request that the server itself decides: of chat completions, messages, responses."""
 
 
 ModelName = Annotated[str, StringConstraints(min_length=1, max_length=limits.NAME_CHARS_MAX)]
@@ -49,15 +57,21 @@ ModelName = Annotated[str, StringConstraints(min_length=1, max_length=limits.NAM
 class ModelSettings(Frozen):
     """One model that clients may choose. For provider `demo`, `model` is one of DEMO_MODELS."""
 
-    provider: Literal["openai_chat", "demo", "recorded"]
+    provider: Literal["openai_chat", "openai_responses", "anthropic_messages", "demo", "recorded"]
     model: ModelName
     base_url: str = OPENAI_URL
+    """Unless it is given: Anthropic's for its API."""
+    api_version: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = None
+    dialect: DialectName | None = None
+    """None: the host's."""
     system_prompt: Annotated[str, StringConstraints(max_length=200_000)] | None = None
     key_env: str | None = None
     key: SecretStr | None = Field(default=None, exclude=True)
     """The value of the variable that `key_env` names."""
     context_tokens: Annotated[Whole, Field(ge=256, le=100_000_000)] = 128_000
     output_tokens_max: Annotated[Whole, Field(ge=1, le=10_000_000)] = 4_096
+    params: dict[str, JsonValue] = Field(default_factory=dict)
+    """Sent with every request, unless a client may set and does set another value."""
     client_params: tuple[str, ...] = ()
     fallback: tuple[str, ...] = ()
     images: bool = False
@@ -68,6 +82,22 @@ class ModelSettings(Frozen):
     recorded: RecordedSettings | None = None
     """Of provider `recorded`; all else in the table must be as it was when the exchanges were recorded."""
 
+    @property
+    def api(self) -> str:
+        """Which provider asks or, of a recorded one, asked."""
+        return self.provider if self.recorded is None else self.recorded.provider
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_an_address_of_its_own(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        table = cast("dict[str, Any]", value)
+        asked = table.get("recorded") if table.get("provider") == "recorded" else table
+        if isinstance(asked, dict) and cast("dict[str, Any]", asked).get("provider") == "anthropic_messages":
+            return {"base_url": ANTHROPIC_URL, **table}
+        return table
+
     @field_validator("base_url")
     @classmethod
     def _address(cls, value: str) -> str:
@@ -76,9 +106,9 @@ class ModelSettings(Frozen):
             raise ValueError("must be an http or https address without user or password")
         return value
 
-    @field_validator("client_params")
+    @field_validator("params", "client_params")
     @classmethod
-    def _free_params(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _free_params(cls, value: dict[str, JsonValue] | tuple[str, ...]) -> dict[str, JsonValue] | tuple[str, ...]:
         if fixed := sorted(FIXED_PARAMS & set(value)):
             raise ValueError(f"must leave out what the server itself decides: {', '.join(fixed)}")
         return value
@@ -95,6 +125,12 @@ class ModelSettings(Frozen):
             raise ValueError(
                 'must have recorded = { provider = "…", folder = "…" } where its provider is "recorded", and only there'
             )
+        return self
+
+    @model_validator(mode="after")
+    def _speaks_a_dialect(self) -> Self:
+        if self.dialect is not None and self.api not in ("openai_chat", "openai_responses"):
+            raise ValueError(f"must have no dialect for provider {self.api}: only OpenAI's APIs have any")
         return self
 
     @model_validator(mode="after")

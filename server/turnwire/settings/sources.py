@@ -11,6 +11,7 @@ from pydantic import SecretStr
 
 from turnwire.settings.sentences import SettingsError, nearest, validated
 from turnwire.settings.shapes import (
+    ANTHROPIC_URL,
     AUTH_LATER,
     DEMO_MODELS,
     OPENAI_URL,
@@ -28,7 +29,16 @@ CONFIG_NAME: Final = "turnwire.toml"
 OPENAI_MODEL: Final = "gpt-5.4-mini"
 """What OPENAI_API_KEY alone gives: small, and generally available."""
 
+ANTHROPIC_MODEL: Final = "claude-haiku-4-5"
+"""What ANTHROPIC_API_KEY alone gives, likewise."""
+
 MODEL_TABLES_MAX: Final = 64
+_OWN_URLS: Final = {
+    "openai_chat": OPENAI_URL,
+    "openai_responses": OPENAI_URL,
+    "anthropic_messages": ANTHROPIC_URL,
+}
+"""Where a table's requests go when it does not say, and which wants a key."""
 
 _BY_PLACE: Final = {place: name for name, place in PLACES.items()}
 _BY_VARIABLE: Final = {f"TURNWIRE_{name.upper()}": name for name in PLACES}
@@ -134,17 +144,15 @@ def _models(
         raise SettingsError(f"{CONFIG_NAME} has {len(tables)} [models.NAME] tables, {MODEL_TABLES_MAX} are allowed.")
     if tables:
         models = {name: _table_model(name, table, given) for name, table in tables.items()}
-    elif chosen not in DEMO_MODELS and ("OPENAI_API_KEY" in given or "OPENAI_BASE_URL" in given):
-        models = _openai_model(chosen, given)
     else:
-        models = demo_tables()
+        models = (chosen not in DEMO_MODELS and _models_of_keys(chosen, given)) or demo_tables()
     default = chosen or next(iter(models))
     if settings.demo_models or (default in models and models[default].provider == "demo"):
         models |= demo_tables()
     if default not in models:
         raise SettingsError(
-            f"{named('model')} is {default!r}, but must be one of {', '.join(models)}; OPENAI_API_KEY, OPENAI_BASE_URL "
-            "or a [models.NAME] table bring others."
+            f"{named('model')} is {default!r}, but must be one of {', '.join(models)}; OPENAI_API_KEY, "
+            "OPENAI_BASE_URL, ANTHROPIC_API_KEY or a [models.NAME] table bring others."
         )
     for name, model in models.items():
         if wrong := [other for other in model.fallback if other not in models or other == name]:
@@ -168,9 +176,39 @@ def _table_model(name: str, table: dict[str, Any], given: Mapping[str, str]) -> 
     values = dict(table)
     if "key_env" in table:
         values["key"] = SecretStr(_variable(str(table["key_env"]), f"[models.{name}] key_env", given))
-    elif table.get("provider") == "openai_chat" and table.get("base_url", OPENAI_URL) == OPENAI_URL:
-        raise SettingsError(f'[models.{name}] needs a key for {OPENAI_URL}: name its variable with key_env = "…".')
+    elif (own := _OWN_URLS.get(str(table.get("provider")))) and table.get("base_url", own) == own:
+        raise SettingsError(f'[models.{name}] needs a key for {own}: name its variable with key_env = "…".')
     return validated(ModelSettings, values, lambda steps: f"[models.{name}] {'.'.join(steps)}".strip())
+
+
+def _models_of_keys(chosen: str | None, given: Mapping[str, str]) -> dict[str, ModelSettings]:
+    """What the variables give that other programs read too, one model of each service; OpenAI's is the default.
+
+    `chosen` is a model of the only service there is; of two, Anthropic's when its name says so and OpenAI's otherwise.
+    """
+    openai = "OPENAI_API_KEY" in given or "OPENAI_BASE_URL" in given
+    anthropic = "ANTHROPIC_API_KEY" in given
+    is_anthropics = chosen is not None and (not openai or chosen.startswith("claude"))
+    models: dict[str, ModelSettings] = {}
+    if openai:
+        models |= _openai_model(None if anthropic and is_anthropics else chosen, given)
+    if anthropic:
+        models |= _anthropic_model(chosen if is_anthropics else None, given)
+    return models
+
+
+def _anthropic_model(chosen: str | None, given: Mapping[str, str]) -> dict[str, ModelSettings]:
+    """What ANTHROPIC_API_KEY and ANTHROPIC_BASE_URL say."""
+    values = {
+        "provider": "anthropic_messages",
+        "base_url": given.get("ANTHROPIC_BASE_URL", ANTHROPIC_URL),
+        "model": chosen or ANTHROPIC_MODEL,
+        "images": True,
+        "key_env": "ANTHROPIC_API_KEY",
+        "key": SecretStr(given["ANTHROPIC_API_KEY"]),
+    }
+    model = validated(ModelSettings, values, lambda steps: "ANTHROPIC_BASE_URL" if steps == ["base_url"] else "")
+    return {model.model: model}
 
 
 def _openai_model(chosen: str | None, given: Mapping[str, str]) -> dict[str, ModelSettings]:
