@@ -120,6 +120,7 @@ def test_an_error_event_is_a_failure_and_its_words_stay_inside(error: str, kind:
         {"type": "content_block_delta", "index": 0, "delta": {"type": "thinking_delta", "thinking": "x"}},
         {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": None}},
         {"type": "content_block_stop", "index": 7},
+        {"type": "content_block_stop", "index": [0]},
     ],
 )
 def test_odd_events_say_nothing_and_break_nothing(odd: dict[str, Any]) -> None:

@@ -125,6 +125,7 @@ def test_the_event_s_name_counts_where_its_object_has_no_type() -> None:
         event("output_text.annotation.added", 0, annotation=None),
         event("output_text.delta", 0, delta=None),
         event("audio.delta", delta="AAAA"),
+        {"type": "response.output_item.done", "output_index": {}, "item": {"type": "reasoning"}},
     ],
 )
 def test_odd_events_say_nothing_and_break_nothing(odd: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ import orjson
 
 from turnwire.core.entries import UsageReport
 from turnwire.ports import Failure
-from turnwire.providers.stream_decoder import StreamDecoder, inside, tokens
+from turnwire.providers.stream_decoder import StreamDecoder, inside, place_of, tokens
 from turnwire_protocol.values import FinishReason
 
 _FINISH_REASONS: Final[Mapping[str, FinishReason]] = {
@@ -59,13 +59,13 @@ class AnthropicMessagesDecoder(StreamDecoder):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._blocks: dict[Any, _Block] = {}
+        self._blocks: dict[int | str | None, _Block] = {}
         self._text: int | None = None
         """The part that the next text goes on with, unless something else comes first."""
         self._usage: dict[tuple[str, ...], int] = {}
 
     def _take(self, name: str, value: dict[str, Any]) -> None:
-        index = value.get("index")
+        index = place_of(value.get("index"))
         match value.get("type") or name:
             case "content_block_delta":
                 self._take_delta(self._blocks.get(index), inside(value, "delta"))
@@ -84,7 +84,7 @@ class AnthropicMessagesDecoder(StreamDecoder):
 
     # --- blocks ---------------------------------------------------------------------------------------------------
 
-    def _start(self, index: Any, block: Any) -> None:
+    def _start(self, index: int | str | None, block: Any) -> None:
         kind = inside(block, "type")
         if len(self._blocks) >= BLOCKS_OPEN_MAX:
             raise Failure("malformed", f"more than {BLOCKS_OPEN_MAX} blocks at once")

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 from turnwire.core.entries import UsageReport
 from turnwire.ports import Failure
-from turnwire.providers.stream_decoder import OUTPUT_BYTES_MAX, StreamDecoder, inside, objects_in, tokens
+from turnwire.providers.stream_decoder import OUTPUT_BYTES_MAX, StreamDecoder, inside, objects_in, place_of, tokens
 from turnwire.providers.upstream_errors import failure_of_error
 from turnwire_protocol.values import FinishReason, Kind
 
@@ -23,6 +23,9 @@ _INCOMPLETE_REASONS: Final[Mapping[str, FinishReason]] = {"content_filter": "con
 """Of an incomplete response; any other reason, known or not, says that there would have been more: `length`."""
 
 _BETWEEN_TEXTS: Final = "\n\n"
+
+_Place = int | str | None
+"""Which item an event is about: its number in the response, or else its id."""
 
 
 @dataclass(slots=True)
@@ -41,13 +44,13 @@ class OpenAIResponsesDecoder(StreamDecoder):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(event_bytes_max=EVENT_BYTES_MAX, **options)
-        self._places: dict[tuple[Any, Kind], int] = {}
+        self._places: dict[tuple[_Place, Kind], int] = {}
         """Part of each (item, kind)."""
-        self._reasonings: dict[Any, _Reasoning] = {}
+        self._reasonings: dict[_Place, _Reasoning] = {}
 
     def _take(self, name: str, value: dict[str, Any]) -> None:
-        place = value.get("output_index")
-        place = value.get("item_id") if place is None else place
+        place = place_of(value.get("output_index"))
+        place = place_of(value.get("item_id")) if place is None else place
         match value.get("type") or name:
             case "response.output_text.delta":
                 self._say(self._part_at(place, "text"), value.get("delta"))
@@ -72,17 +75,17 @@ class OpenAIResponsesDecoder(StreamDecoder):
 
     # --- items ----------------------------------------------------------------------------------------------------
 
-    def _part_at(self, place: Any, kind: Kind) -> int:
+    def _part_at(self, place: _Place, kind: Kind) -> int:
         part = self._places.get((place, kind))
         if part is None:
             part = self._places[place, kind] = self._begin(kind)
         return part
 
-    def _add_call(self, place: Any, item: Any) -> None:
+    def _add_call(self, place: _Place, item: Any) -> None:
         if inside(item, "type") == "function_call" and (place, "tool_call") not in self._places:
             self._places[place, "tool_call"] = self._begin_call(inside(item, "call_id"), inside(item, "name"))
 
-    def _end_item(self, place: Any, item: Any) -> None:
+    def _end_item(self, place: _Place, item: Any) -> None:
         match inside(item, "type"):
             case "message":
                 self._end_message(place, item)
@@ -95,7 +98,7 @@ class OpenAIResponsesDecoder(StreamDecoder):
             case _:
                 pass
 
-    def _end_message(self, place: Any, item: Any) -> None:
+    def _end_message(self, place: _Place, item: Any) -> None:
         for content in objects_in(inside(item, "content")):
             if content.get("type") == "output_text" and content.get("text"):
                 self._complete(self._part_at(place, "text"), content["text"])
@@ -124,7 +127,7 @@ class OpenAIResponsesDecoder(StreamDecoder):
 
     # --- reasoning ------------------------------------------------------------------------------------------------
 
-    def _reason_on(self, place: Any, name: Literal["summary", "content"], index: Any, text: Any) -> None:
+    def _reason_on(self, place: _Place, name: Literal["summary", "content"], index: Any, text: Any) -> None:
         if not isinstance(text, str) or not text:
             return
         reasoning = self._reasonings.setdefault(place, _Reasoning())
@@ -141,7 +144,7 @@ class OpenAIResponsesDecoder(StreamDecoder):
         reasoning.lengths[-1] += len(text)
         self._say(reasoning.part, text)
 
-    def _end_reasoning(self, place: Any, item: Any) -> None:
+    def _end_reasoning(self, place: _Place, item: Any) -> None:
         if place not in self._reasonings:
             for index, summary in enumerate(objects_in(inside(item, "summary"))):
                 self._reason_on(place, "summary", index, summary.get("text"))

@@ -249,6 +249,11 @@ def objects_in(value: Any) -> list[dict[str, Any]]:
     return [cast("dict[str, Any]", item) for item in items if isinstance(item, dict)]
 
 
+def place_of(value: Any) -> int | str | None:
+    """An index or an id, if it is one."""
+    return value if isinstance(value, int | str) else None
+
+
 def tokens(value: Any) -> int | None:
     """A count of tokens, if it is one."""
     return value if isinstance(value, int) and 0 <= value <= INTEGER_MAX else None
