@@ -8,14 +8,18 @@ from typing import Any
 import orjson
 import pytest
 
+from tests.providers.recorded import recording
 from tests.stores.making import SESSION
 from tests.stores.server import StoreServer
+from tests.support.provider_server import ProviderServer, Reply, in_order
 from turnwire.app import Node, SystemClock
 from turnwire.core.context import exchange_of
 from turnwire.core.entries import Content, Finish, Message, ProviderEvent
 from turnwire.core.framing import encode_logged
 from turnwire.core.turn import Turn
-from turnwire.ports import Model, StepRequest
+from turnwire.ports import Model, Provider, StepRequest
+from turnwire.providers.anthropic_messages import AnthropicMessages
+from turnwire.providers.http_stream import HttpStream
 from turnwire.settings import Settings
 from turnwire.stores.redis.link import Link
 from turnwire.stores.redis.log import LogLimits, RedisSessionLog
@@ -61,8 +65,8 @@ def provider() -> Scripted:
     return Scripted()
 
 
-@pytest.fixture
-async def node(server: StoreServer, provider: Scripted) -> AsyncIterator[Node]:
+@asynccontextmanager
+async def running(server: StoreServer, provider: Provider) -> AsyncGenerator[Node]:
     async with RedisSessionLog(Link(server.url), node="here", limits=LogLimits(lease_ms=10_000)) as log:
         node = Node(Settings(), log, {"scripted": Model("scripted", provider)}, SystemClock())
         tasks = [asyncio.create_task(work, name=name) for name, work in node.tasks().items()]
@@ -73,17 +77,29 @@ async def node(server: StoreServer, provider: Scripted) -> AsyncIterator[Node]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+@pytest.fixture
+async def node(server: StoreServer, provider: Scripted) -> AsyncIterator[Node]:
+    async with running(server, provider) as node:
+        yield node
+
+
 async def create(node: Node, turn: str, text: str, **fields: Any) -> None:
     values = {"type": "turn.create", "session": "s1", "turn": turn, "input": [{"type": "text", "text": text}], **fields}
     await node.backend.create_turn("alice", "alice", TurnCreate.model_validate(values))
     await node.running.idle()
 
 
+async def answer(node: Node, **results: str) -> None:
+    for request, value in results.items():
+        named = request.replace("_", "-")
+        respond = TurnRespond(type="turn.respond", session="s1", turn="t1", request=named, value=value)
+        await node.backend.respond("alice", "alice", respond)
+    await node.running.idle()
+
+
 async def ask_and_answer(node: Node) -> None:
     await create(node, "t1", "What is there?", tools=[{"name": "look"}])
-    respond = TurnRespond(type="turn.respond", session="s1", turn="t1", request="part-2", value="cat")
-    await node.backend.respond("alice", "alice", respond)
-    await node.running.idle()
+    await answer(node, part_2="cat")
 
 
 def text(said: str) -> dict[str, Any]:
@@ -136,3 +152,35 @@ async def test_what_a_provider_wants_back_is_stored_and_never_shown(
     for frames in (snapshot.frames, page.frames, live):
         assert len(frames) > 0
         assert "secret-of-the-provider" not in str(frames)
+
+
+async def test_signed_thinking_goes_through_the_store_and_back_to_its_service_as_it_came(server: StoreServer) -> None:
+    replies = [Reply((recording(name),)) for name in ("anthropic_thinking_tools", "anthropic", "anthropic")]
+    http = HttpStream()
+    async with ProviderServer(in_order(*replies)) as service:
+        model = AnthropicMessages(http, name="scripted", base_url=service.base_url, model="m")
+        async with running(server, model) as node:
+            await create(node, "t1", "When?", tools=[{"name": "get_time"}, {"name": "get_date"}])
+            await answer(node, part_2="noon", part_3="today")
+            await create(node, "t2", "Thanks")
+        await http.aclose()
+        bodies = [request.body["messages"] for request in service.requests]
+    said = [
+        {"type": "text", "text": "I look."},
+        {"type": "tool_use", "id": "toolu_01A", "name": "get_time", "input": {"zone": "CET"}},
+        {"type": "tool_use", "id": "toolu_01B", "name": "get_date", "input": {}},
+    ]
+    thinking = [
+        {"type": "thinking", "thinking": "The clock will tell.", "signature": "EqQB-test=="},
+        {"type": "redacted_thinking", "data": "EmwK-test=="},
+    ]
+    results = [
+        {"type": "tool_result", "tool_use_id": "toolu_01A", "content": '"noon"'},
+        {"type": "tool_result", "tool_use_id": "toolu_01B", "content": '"today"'},
+    ]
+    asked = {"role": "user", "content": [{"type": "text", "text": "When?"}]}
+    told = {"role": "user", "content": results}
+    assert bodies[1] == [asked, {"role": "assistant", "content": [*thinking, *said]}, told]
+    answered = {"role": "assistant", "content": [{"type": "text", "text": "Grüß dich 🌍"}]}
+    thanks = {"role": "user", "content": [{"type": "text", "text": "Thanks"}]}
+    assert bodies[2] == [asked, {"role": "assistant", "content": said}, told, answered, thanks]
