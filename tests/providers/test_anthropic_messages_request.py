@@ -122,6 +122,17 @@ def test_text_without_a_word_and_messages_without_a_block_are_left_out() -> None
     assert sent == [{"role": "user", "content": [words("a"), words("b")]}]
 
 
+def test_tools_of_earlier_turns_are_named_where_there_are_no_others_and_none_may_be_called() -> None:
+    turns = [user(words("?")), assistant(call("c1", "look", "{}")), result("c1", "1"), user(words("Thanks"))]
+    body = body_of(StepRequest(turns, params={"tool_choice": {"type": "any"}}))
+    empty = {"type": "object", "properties": {}}
+    assert body["tools"] == [{"name": "look", "input_schema": empty}]
+    assert body["tool_choice"] == {"type": "none"}
+    body = body_of(StepRequest(turns, params={"tool_choice": {"type": "any"}}, tools=[{"name": "wait"}]))
+    assert body["tools"] == [{"name": "wait", "input_schema": empty}]
+    assert body["tool_choice"] == {"type": "any"}
+
+
 # --- thinking --------------------------------------------------------------------------------------------------------
 
 REDACTED = {"type": "redacted_thinking", "data": "EmwK-test=="}

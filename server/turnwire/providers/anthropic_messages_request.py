@@ -55,8 +55,12 @@ def messages_body(model: str, request: StepRequest, maker: str = "") -> bytes:
     }
     if system:
         body["system"] = "\n\n".join(system)
+    used = sorted({part["name"] for said in request.messages for part in said.parts if part["type"] == "tool_call"})
     if request.tools:
         body["tools"] = [_tool(tool) for tool in request.tools]
+    elif used:
+        # Calls of earlier turns are refused in a request without tools. They are named, and none may be called.
+        body |= {"tools": [_tool({"name": name}) for name in used], "tool_choice": {"type": "none"}}
     if request.response_format is not None:
         config = params.get("output_config")
         said = cast("dict[str, Any]", config) if isinstance(config, dict) else {}
