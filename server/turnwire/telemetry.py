@@ -23,6 +23,8 @@ FIELDS: Final = frozenset(
     [
         # Who and what: ids that the server drew or whose shape it checked.
         *("connection", "session", "turn", "node", "task", "model"),
+        # A recorded exchange's name, which is a hash of its request: only where somebody records or plays them.
+        "exchange",
         # How many, how long, how large; a name's last word is its unit.
         *("sessions", "turns", "connections", "failures", "attempt", "step", "seq"),
         *("waited_ms", "duration_ms", "delay_ms", "first_token_ms", "input_bytes", "output_bytes"),

@@ -46,14 +46,14 @@ class Recorded(Upstream):
     def _next(self, key: str) -> Exchange:
         found = files.found_in(self._folder, key)
         if not found:
-            _log.warning("exchange_missing", key=key, folder=str(self._folder))
+            _log.warning("exchange_missing", exchange=key, directory=str(self._folder))
             raise Failure("not_recorded", f"no exchange {key}")
         number = self._played.get(key, 0)
         self._played[key] = number + 1
         try:
             return files.read(found[min(number, len(found) - 1)])
         except BadExchange as error:
-            _log.error("exchange_unreadable", key=key, why=str(error))
+            _log.error("exchange_unreadable", exchange=key, why=str(error))
             raise Failure("not_recorded", f"exchange {key} is unreadable") from error
 
 

@@ -60,7 +60,7 @@ class Recording(Upstream):
         key = files.key_of(content)
         if tape.ending is None or tape.size > BYTES_MAX:
             why = "it was left before its end" if tape.ending is None else f"it has more than {BYTES_MAX} bytes"
-            _log.warning("exchange_not_recorded", why=why)
+            _log.warning("exchange_not_recorded", exchange=key, why=why)
             return
         pieces = files.masked([piece for _, piece in tape.pieces], files.secrets_in(headers))
         request = orjson.loads(content)
@@ -77,9 +77,9 @@ class Recording(Upstream):
             path = self._next_path(key)
             files.write(path, exchange)
         except OSError as error:
-            _log.error("exchange_not_recorded", why=error.strerror)
+            _log.error("exchange_not_recorded", exchange=key, why=error.strerror)
         else:
-            _log.info("exchange_recorded", code=tape.status, output_bytes=tape.size)
+            _log.info("exchange_recorded", exchange=key, code=tape.status, output_bytes=tape.size)
 
     def _next_path(self, key: str) -> Path:
         if key not in self._numbers:
