@@ -369,6 +369,19 @@ async def pause() -> None:
     await asyncio.sleep(0)
 
 
+@pytest.mark.parametrize("together", [True, False], ids=["in one piece", "piece by piece"])
+async def test_an_answer_that_ends_where_its_budget_does_has_ended_by_itself(
+    server: StoreServer, log: RedisSessionLog, together: bool
+) -> None:
+    whole: list[ProviderEvent] = [Content(0, "text", "word " * 100), USED, Finish("stop")]
+    provider = Scripted([whole] if together else [whole[:1], whole[1:]])
+    async with running(server, model_of(provider, budget=Budget(tokens=1_400))) as node:
+        await begin(node)
+        told = await end_of(log)
+    assert told["finish_reason"] == "stop"
+    assert told["usage"] == {"input_tokens": 1_000, "output_tokens": 500, "estimated": False}
+
+
 async def test_a_turn_whose_step_spent_its_budget_asks_for_no_tool(server: StoreServer, log: RedisSessionLog) -> None:
     provider = Scripted(calling(1))
     async with running(server, model_of(provider, budget=Budget(tokens=1_400))) as node:

@@ -165,6 +165,9 @@ class TurnRunner:
         self.writer.append(self.turn.retry(attempt + self._attempts_before, delay_ms, code))
 
     async def events(self, batch: Sequence[ProviderEvent]) -> None:
+        # Not before something more comes: an answer that ends right where its budget does has ended by itself.
+        if self.turn.overspent():
+            raise _BudgetSpent
         now_ms = self._clock.monotonic_ms()
         for event in batch:
             if isinstance(event, Content):
@@ -173,8 +176,6 @@ class TurnRunner:
                 self.turn.used(event)
         if self.turn.answer.bytes > OUTPUT_BYTES_MAX:
             raise Failure("output_too_large", f"more than {OUTPUT_BYTES_MAX} bytes")
-        if self.turn.overspent():
-            raise _BudgetSpent
         await self.writer.room()
 
     # --- endings --------------------------------------------------------------------------------------------------
