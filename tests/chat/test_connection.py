@@ -244,6 +244,20 @@ async def test_a_refused_open_raises() -> None:
             await soon(_waited(opening))
 
 
+async def test_an_open_that_the_server_wants_on_another_connection_goes_there() -> None:
+    async with met() as here:
+        await here.opened()
+        turn = await here.sent()
+        here.chat.abort()
+        peer = await here.came_back()
+        await peer.refuse(await peer.expect("session.open"), "internal", "reconnect")
+        await peer.gone()
+        peer = await here.came_back()
+        here.log.end("t1")
+        await peer.say(*here.log.answer(await peer.expect("session.open")))
+        assert (await soon(turn.done())).ok
+
+
 # --- loss and return -----------------------------------------------------------------------------------------------
 
 

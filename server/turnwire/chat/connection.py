@@ -300,13 +300,21 @@ class ChatConnection:
                 if not self._outbox.answer(frame):
                     self._leave(wire, 0.0)
                 if frame["type"] == "error":
-                    return self.transcript.refused(str(frame["reply_to"]), str(frame["error"]["message"]))
+                    return self._open_refused(wire, frame)
             case "goaway":
                 least, most = int(frame["reconnect_min_ms"]), int(frame["reconnect_max_ms"])
                 self._leave(wire, random.uniform(least, max(least, most)) / 1000)
             case _:
                 return self.transcript.receive(frame, time.monotonic_ns() // 1_000_000)
         return []
+
+    def _open_refused(self, wire: Wire, frame: Frame) -> list[Effect]:
+        """What an error means for the session whose open it answers, if it answers one."""
+        open_id, error = str(frame["reply_to"]), frame["error"]
+        if error["retry"] == "reconnect" and self.transcript.awaits(open_id):
+            self._leave(wire, 0.0)  # every connection begins with the opens
+            return []
+        return self.transcript.refused(open_id, str(error["message"]))
 
     async def _carry_out(self, wire: Wire, effect: Effect) -> None:
         match effect:

@@ -147,6 +147,10 @@ class Transcript:
         """The connection is a new one: open every session from where it stands."""
         return [self._open(known, known.cursor) for known in self.sessions.values() if known.broken is None]
 
+    def awaits(self, open_id: str) -> bool:
+        """Whether the open of this id has no answer yet, and still counts."""
+        return any(known.waiting_for == open_id for known in self.sessions.values())
+
     def refused(self, open_id: str, reason: str) -> list[Effect]:
         """An open was answered with an error."""
         for known in self.sessions.values():
