@@ -298,6 +298,8 @@ def test_a_failure_is_said_before_the_connection_closes_and_only_once() -> None:
     connection = opened()
     effects = connection.fail(CloseCode.INTERNAL, "internal", "Something went wrong.", say(id="1"))
     assert code_and_close(effects) == ("internal", CloseCode.INTERNAL)
+    # Whether the command was carried out is not known, so the same one is to be sent again, elsewhere.
+    assert isinstance(effects[0], Send) and effects[0].frame["error"]["retry"] == "reconnect"
     assert sent(effects)[0] | {"error": None} == {
         "type": "error",
         "reply_to": "1",

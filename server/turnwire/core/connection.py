@@ -251,7 +251,11 @@ class Connection:
         if self.phase == "closed":
             return []
         self.phase = "closed"
-        return [Send(error_frame(code, message, command=command)), Close(close)]
+        frame = error_frame(code, message, command=command)
+        if close is CloseCode.INTERNAL:
+            # Nothing is known of the command: what helps is the same one on another connection, not another one.
+            frame["error"]["retry"] = "reconnect"
+        return [Send(frame), Close(close)]
 
     # --- within ---------------------------------------------------------------------------------------------------
 
