@@ -377,6 +377,32 @@ async def test_a_reader_is_not_told_of_a_loss_that_is_made_good(world: World) ->
     assert None not in gens
 
 
+async def test_a_reader_waits_for_the_second_turn_when_the_first_ones_end_is_put_back_here(world: World) -> None:
+    """What this node puts back itself is as little a new history as what others do, until all of it is there."""
+    await world.create("t1")
+    world.model.say("first")
+    await world.reaches("first")
+    world.store.keep()
+    world.model.finish()
+    await world.ended("t1")
+    await world.create("t2")
+    world.model.say("second")
+    await world.reaches("second", "t2")
+    feed: Feed = await world.node.hub.attach(SESSION, Reading())
+    gen = feed.gen
+    shown: list[asyncio.Task[Opening]] = []
+    restart = feed.restart
+
+    def told(gen: str | None, head: int) -> None:
+        shown.append(asyncio.create_task(world.node.backend.snapshot(SESSION, 50, None)))  # as its cursors do
+        restart(gen, head)
+
+    feed.restart = told
+    world.store.go_back()
+    await until(lambda: feed.gen != gen)
+    assert [[frame["turn"] for frame in (await task).frames[1:]] for task in shown] == [["t1", "t2"]]
+
+
 async def test_what_nobody_can_put_back_is_told_as_gone(world: World) -> None:
     world.store.keep()
     await world.create()

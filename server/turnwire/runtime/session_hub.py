@@ -209,7 +209,11 @@ class SessionHub:
     def feed(self, key: SessionKey, gen: str, logged: Sequence[Logged]) -> None:
         """What this node has appended, in order."""
         feed = self._feeds.get(key)
-        if feed is not None and logged and not feed.extend(gen, logged):
+        if feed is None or not logged:
+            return
+        # What is put back first is not all that was lost: readers wait for the rest as for any other's work.
+        put_back = gen != feed.gen and logged[-1].seq < feed.tail and self._log.unsettled
+        if put_back or not feed.extend(gen, logged):
             self.catch_up(feed)
 
     def end(self, key: SessionKey, gen: str, seq: int, at: int) -> None:
