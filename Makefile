@@ -90,6 +90,7 @@ format: $(READY)
 prove: $(READY) $(NODE_MODULES)
 	$(BIN)/pytest -m prove -o faulthandler_timeout=3600 $(ARGS)
 	export TURNWIRE_RUNS=5000; $(RUN) prove
+	$(BIN)/python -m tests.faults
 	$(BIN)/python -m tests.mutants
 	$(MAKE) bench
 

@@ -4,10 +4,6 @@ import os
 from collections.abc import Generator
 
 import pytest
-from hypothesis import Phase, settings
-
-# For tests.mutants: that a test fails is all that is asked there, not by how little.
-settings.register_profile("no-shrinking", phases=[Phase.explicit, Phase.generate])
 
 
 @pytest.hookimpl(wrapper=True)

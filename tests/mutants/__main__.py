@@ -96,8 +96,7 @@ class Bench:
             place.write_text(whole, encoding="utf-8")
 
     async def _run(self, tests: Sequence[str]) -> str:
-        options = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-profile", "no-shrinking"]
-        command = [sys.executable, "-m", "pytest", *options, *tests]
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
         process = await asyncio.create_subprocess_exec(
             *command,
             cwd=ROOT,

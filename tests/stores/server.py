@@ -1,7 +1,9 @@
-"""A real store of a test's own, on a Unix socket, that can be killed and started again on what it had written."""
+"""A real store of a test's own, that can be killed and started again on what it had written."""
 
 import shutil
 import subprocess
+import time
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,38 +19,62 @@ def binaries() -> list[Path]:
     return found
 
 
-class StoreServer:
-    """Writes every command to its file before it answers, so that a kill loses nothing."""
+START_S = 20
+LOOK_S = 0.002
 
-    def __init__(self, binary: Path, directory: Path) -> None:
+
+class StoreServer:
+    """Writes every command to its file before it answers, so that a kill loses nothing.
+
+    It listens on a Unix socket, or with `port` on 127.0.0.1 instead. `fsync` and `arguments` are the server's own.
+    """
+
+    def __init__(
+        self,
+        binary: Path,
+        directory: Path,
+        *,
+        port: int = 0,
+        fsync: str = "always",
+        arguments: Sequence[str] = (),
+    ) -> None:
         self.binary = binary
         self.directory = directory
+        self.port = port
         self.socket = directory / "s"
-        self.url = f"unix://{self.socket}"
+        self.url = f"redis://127.0.0.1:{port}/0" if port else f"unix://{self.socket}"
         self._kept = directory / "kept"
-        self._process: subprocess.Popen[str] | None = None
+        self._arguments = [
+            *("--port", str(port), "--bind", "127.0.0.1", "--dir", str(directory), "--save", ""),
+            *("--appendonly", "yes", "--appendfsync", fsync),
+            *(() if port else ("--unixsocket", str(self.socket))),
+            *arguments,
+        ]
+        self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        self._process = subprocess.Popen(
-            [
-                *(str(self.binary), "--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.directory)),
-                *("--save", "", "--appendonly", "yes", "--appendfsync", "always"),
-            ],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if "eady to accept connections" in line:
-                return
-        raise AssertionError(f"{self.binary} ended with {self._process.wait()}")
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self, *arguments: str) -> None:
+        """Returns when it serves; `arguments` hold for this time alone."""
+        log = self.directory / "log"
+        with log.open("wb") as output:
+            command = [str(self.binary), *self._arguments, *arguments]
+            self._process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        until_s = time.monotonic() + START_S
+        while b"eady to accept connections" not in log.read_bytes():
+            ended = self._process.poll()
+            if ended is not None or time.monotonic() > until_s:
+                raise AssertionError(f"{self.binary} is not ready (code {ended}):\n{log.read_text()[-2_000:]}")
+            time.sleep(LOOK_S)
 
     def kill(self) -> None:
         """End it as a power cut would."""
         assert self._process is not None
         self._process.kill()
-        self._process.communicate()
+        self._process.wait()
         self._process = None
 
     def stop(self) -> None:
@@ -62,14 +88,14 @@ class StoreServer:
 
     def go_back(self) -> None:
         """Lose all that was written since `keep`, as a replica does that lagged when it became the primary."""
-        self.kill()
+        self.stop()
         shutil.rmtree(self.directory / "appendonlydir")
         shutil.copytree(self._kept, self.directory / "appendonlydir")
         self.start()
 
     def client(self) -> redis.Redis:
         """For what a test does to the store behind the log's back."""
-        return redis.Redis(unix_socket_path=str(self.socket), decode_responses=True)
+        return redis.Redis.from_url(self.url, decode_responses=True)
 
     def clear(self) -> None:
         with self.client() as client:

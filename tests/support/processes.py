@@ -32,7 +32,9 @@ class NodeProcess:
         self.port = int(found[2])
         self.http_url = found[1]
         self.url = f"ws://127.0.0.1:{self.port}/v1/ws"
-        self._reading = asyncio.create_task(_swallow(process.stdout))
+        self.output = folder / "output.log"
+        """All that it says after its banner."""
+        self._reading = asyncio.create_task(_keep(process.stdout, self.output))
 
     @property
     def pid(self) -> int:
@@ -54,21 +56,35 @@ class NodeProcess:
         """Start a node whose data is in `folder`; returns when it says that it is ready."""
         command = ["-m", "turnwire", "serve", "--port", "0", "--data-dir", str(folder), *arguments]
         process = await start_python(command, environment, cpu=cpu)
-        return cls(process, folder, await read_until(process, "ready"))
+        try:
+            return cls(process, folder, await read_until(process, "ready"))
+        except BaseException:  # nobody else knows of it yet
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+            raise
 
     async def kill(self) -> None:
         """SIGKILL: the process ends without a word."""
         self.process.kill()
         await self._ended()
 
-    async def stop(self) -> int:
-        """SIGTERM; its exit code."""
+    def pause(self) -> None:
+        """SIGSTOP: it stands still, its sockets stay open."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT: it goes on as if no time had passed."""
+        self.process.send_signal(signal.SIGCONT)
+
+    async def stop(self, patience_s: float = STOP_S) -> int:
+        """SIGTERM; its exit code. `patience_s`: how long its turns may take to end."""
         if self.process.returncode is None:
             self.process.send_signal(signal.SIGTERM)
-        return await self._ended()
+        return await self._ended(patience_s)
 
-    async def _ended(self) -> int:
-        code = await asyncio.wait_for(self.process.wait(), STOP_S)
+    async def _ended(self, patience_s: float = STOP_S) -> int:
+        code = await asyncio.wait_for(self.process.wait(), patience_s)
         await self._reading
         return code
 
@@ -151,10 +167,12 @@ async def read_until(process: asyncio.subprocess.Process, word: str) -> str:
     raise AssertionError(f"ended with {await process.wait()} before {word!r}:\n{''.join(lines)}")
 
 
-async def _swallow(stream: asyncio.StreamReader | None) -> None:
-    """Keep a pipe empty, so that whoever writes to it never waits."""
-    while stream is not None and await stream.read(65_536):
-        pass
+async def _keep(stream: asyncio.StreamReader | None, path: Path) -> None:
+    """Keep a pipe empty, so that whoever writes to it never waits, and what came out of it in a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as output:
+        while stream is not None and (data := await stream.read(65_536)):
+            output.write(data)
 
 
 def store_pids(folder: Path) -> list[int]:

@@ -23,7 +23,7 @@ import socket
 import ssl
 import struct
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -64,7 +64,8 @@ class Reply:
     the body bare and ends it by closing.
     """
 
-    pieces: Sequence[Piece] = ()
+    pieces: Iterable[Piece] = ()
+    """A generator learns by the way when each of its pieces has been written."""
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=lambda: SSE_HEADERS)
     ending: Literal["end", "cut", "reset", "stall", "ping"] = "end"

@@ -1,9 +1,11 @@
 """A chat client whose every frame passes the grammar verifier."""
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, Literal
 
 from turnwire.chat.connection import ChatConnection
+from turnwire.chat.wire import Backoff, OnFrame, endpoint_of
 from turnwire_protocol.codec import JSON, MSGPACK
 from turnwire_protocol.grammar import History, Verifier
 from turnwire_protocol.rules import RuleBroken
@@ -12,11 +14,24 @@ from turnwire_protocol.rules import RuleBroken
 class Watched:
     """`chat` is the client. `history` may be shared by several clients of one user.
 
+    `url` is asked for before each connection, where it is a function: a client that was cut off may go elsewhere.
+    `on_connect` and `on_frame` are told what the verifier is told, before it.
+
     A broken rule is kept in `broken`, because a callback's exception would only end the client's connection; call
     `check` at the end.
     """
 
-    def __init__(self, url: str, *, codec: Literal["json", "msgpack"] = "json", history: History | None = None) -> None:
+    def __init__(
+        self,
+        url: str | Callable[[], str],
+        *,
+        codec: Literal["json", "msgpack"] = "json",
+        history: History | None = None,
+        # A client that was cut off comes back at once: what is tested is the resume, not the wait before it.
+        backoff: Backoff = lambda _tries: 0.0,
+        on_connect: Callable[[], None] = lambda: None,
+        on_frame: OnFrame = lambda _sender, _frame: None,
+    ) -> None:
         self.history = History() if history is None else history
         self.broken: list[RuleBroken] = []
         self.frames = 0
@@ -27,9 +42,11 @@ class Watched:
         self.connections = 0
         self._codec = JSON if codec == "json" else MSGPACK
         self._verifier = Verifier(self.history, codec=self._codec)
-        # A client that was cut off comes back at once: what is tested is the resume, not the wait before it.
+        self._url = (lambda: url) if isinstance(url, str) else url
+        self._tell_connect = on_connect
+        self._tell_frame = on_frame
         self.chat = ChatConnection(
-            url, codec=codec, backoff=lambda _tries: 0.0, on_frame=self._on_frame, on_status=self._on_status
+            self._url(), codec=codec, backoff=backoff, on_frame=self._on_frame, on_status=self._on_status
         )
 
     def check(self) -> None:
@@ -41,6 +58,8 @@ class Watched:
     def _on_status(self, status: str, _reason: str) -> None:
         if status == "connecting":
             self.connections += 1
+            self.chat.url = endpoint_of(self._url())
+            self._tell_connect()
             self._verifier = Verifier(self.history, codec=self._codec)
 
     def _on_frame(self, sender: Literal["client", "server"], frame: dict[str, Any]) -> None:
@@ -49,6 +68,7 @@ class Watched:
             self.seen.add(frame["type"])
             if frame["type"] == "turn.started":
                 self.started[frame["turn"]] += 1
+        self._tell_frame(sender, frame)
         try:
             if sender == "client":
                 self._verifier.client_sent(frame)
