@@ -73,10 +73,6 @@ class SentinelGroup:
         newest = max(set(named), key=named.count)
         return next((member for member in self.members if member.proxy.port == newest), self.members[0])
 
-    def replicas(self) -> list[Member]:
-        primary = self.primary()
-        return [member for member in self.members if member is not primary]
-
     async def settled(self) -> Member:
         """Wait until both others follow the primary, every Sentinel knows that, and it has been so for a while: two
         Sentinels may each be elected, in epochs of their own, and the later one then fails over once more."""
@@ -174,10 +170,6 @@ class SentinelGroup:
 
         self._stack.callback(end)
         self._sentinel_ports.append(port)
-
-    def _agree_on_another_than(self, old: Member) -> bool:
-        named = {self._named_by(port) for port in self._sentinel_ports}
-        return len(named) == 1 and named.isdisjoint((0, old.proxy.port))
 
     def _named_by(self, port: int) -> int:
         """The port of the primary, as one Sentinel says; 0 where it says nothing."""
