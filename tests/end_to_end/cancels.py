@@ -56,7 +56,8 @@ def reply_of(phase: str) -> Answer:
         "waiting for headers": Reply(headers_after=Gate(NEVER)),
         "before content": Reply(before),
         "mid-stream": Stamped(tokens=100_000, rate_per_s=200),
-        "in back-off": Reply.of_status(429, retry_after="5"),
+        # Longer than this run: what went on sleeping would be found.
+        "in back-off": Reply.of_status(429, retry_after="600"),
     }
     return replies[phase]
 
@@ -132,6 +133,7 @@ def settings_of(service: str, unaccepting: str) -> Settings:
                 "model": phase,
                 "base_url": addresses.get(phase, service),
                 "retries": {"budget_percent": 1_000, "failures_max": 0},
+                "deadlines_ms": {"connect_total": 3_600_000, "total": 3_600_000},
             }
         )
         for phase in PHASES

@@ -57,6 +57,8 @@ async def test_whatever_a_service_does_a_turn_ends_as_it_must() -> None:
     seed = secrets.token_hex(4)
     results = await upstream_faults.run(2 * len(upstream_faults.one_of_each()), seed)
     assert upstream_faults.faults_of(results) == [], f"seed {seed}"
+    # However slow the machine is: a deadline that does not hold is the default one, which is longer.
+    assert upstream_faults.late(results, 15_000) == [], f"seed {seed}"
 
 
 @pytest.mark.prove
@@ -66,7 +68,7 @@ async def test_thousands_of_faults_end_as_they_must_and_in_time(capsys: pytest.C
         results = await upstream_faults.run(3_200, seed)
     assert upstream_faults.faults_of(results) == [], f"seed {seed}"
     write_table("upstream faults", upstream_faults.HEAD, upstream_faults.rows_of(results), page=PAGE)
-    assert len(upstream_faults.late(results)) <= len(results) / 100
+    assert len(upstream_faults.late(results, upstream_faults.usual_ms(results))) <= len(results) / 100
 
 
 @pytest.mark.parametrize("name", [case.name for case in upstream_faults.one_of_each()])

@@ -71,6 +71,7 @@ class Run:
         self._begun = 0
         self._more = asyncio.Condition()
         self._one_at_a_time = asyncio.Lock()
+        self._cutting = {slot.name: asyncio.Lock() for slot in fleet.slots}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def carry_out(self) -> None:
@@ -167,8 +168,9 @@ class Run:
         slot = self.fleet.slots[plan.node]
         if slot is self.fleet.spared:
             slot = next(other for other in self.fleet.slots if other is not slot)
-        from_ns = time.monotonic_ns()
-        await self._carry_out_cut(plan, slot)
+        async with self._cutting[slot.name]:
+            from_ns = time.monotonic_ns()
+            await self._carry_out_cut(plan, slot)
         self.disturbances.append(Disturbance(plan.kind, from_ns, time.monotonic_ns()))
         self.counts[f"cut: {plan.kind}"] += 1
 
