@@ -9,6 +9,7 @@ from playwright.async_api import expect
 from tests.browser.provider import Script, deltas, end, reasons, says, words
 from tests.browser.tab import Tab
 from tests.support.provider_server import Gate, ProviderServer, Reply
+from tests.support.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -44,8 +45,7 @@ async def test_stop_keeps_what_was_said_and_closes_the_providers_socket(
     request = await provider.request(number)
     assert not request.closed.is_set()
     await tab.button("Stop").click()
-    async with asyncio.timeout(10):
-        await request.closed.wait()
+    await asyncio.wait_for(request.closed.wait(), PATIENCE_S)
     await tab.ends("Stop me", "".join(said), "cancelled")
     assert not request.answered
     await expect(tab.button("Stop")).to_be_hidden()
@@ -156,8 +156,7 @@ async def test_while_busy_a_message_can_interrupt(tab: Tab, script: Script, prov
     await tab.button("Interrupt").click()
     await tab.ends("Long story", "Once upon", "cancelled")
     await tab.ends("Make it short", "The end.")
-    async with asyncio.timeout(10):
-        await (await provider.request(number)).closed.wait()
+    await asyncio.wait_for((await provider.request(number)).closed.wait(), PATIENCE_S)
 
 
 async def test_reasoning_is_folded_away_and_can_be_read(tab: Tab, script: Script) -> None:

@@ -22,6 +22,7 @@ from tests.browser.provider import Script, deltas, end, reasons, says, words
 from tests.browser.tab import NETWORK, Tab
 from tests.support.processes import NodeProcess
 from tests.support.provider_server import Reply
+from tests.support.waiting import PATIENCE_S
 from turnwire.transports.pages import MEDIA_TYPES
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -292,6 +293,5 @@ async def test_a_server_that_refuses_this_client_is_shown_to_have_refused(new_ta
 
     await tab.page.route_web_socket("**/v1/ws", refuse)
     await tab.page.goto(node.http_url)
-    async with asyncio.timeout(10):
-        await refusing.wait()
+    await asyncio.wait_for(refusing.wait(), PATIENCE_S)
     await expect(tab.connection).to_contain_text("Refused")

@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from tests.support.processes import NodeProcess
 from tests.support.provider_server import Answer, Pause, Piece, ProviderServer, Received, Reply, chunk, sse
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_S, until
 from tests.support.watched import Watched
 from turnwire.chat.transcript import Session
 
@@ -103,7 +103,7 @@ async def test_a_rename_on_one_node_is_live_on_all_while_a_turn_runs(
         assert opened.turn is None and opened.seq == known(runs, session).seq
         await turn.cancel()
         await until(lambda: all(known(watched, session).turns[turn.id].ended for watched in (runs, watches, late)))
-        await asyncio.wait_for(request.closed.wait(), 5)
+        await asyncio.wait_for(request.closed.wait(), PATIENCE_S)
         await call(there, "DELETE", f"/{session}")
 
 
@@ -123,7 +123,7 @@ async def test_a_deletion_on_another_node_stops_the_turn_closes_its_request_and_
 
         assert (await call(there, "DELETE", f"/{session}"))[0] == 204
 
-        await asyncio.wait_for(request.closed.wait(), 5)
+        await asyncio.wait_for(request.closed.wait(), PATIENCE_S)
         outcome = await turn.done()
         assert outcome.fault is not None and outcome.fault.code == "not_found"
         await until(lambda: known(runs, session).deleted and known(watches, session).deleted)
@@ -156,7 +156,7 @@ async def test_a_deletion_amid_an_answer_leaves_nothing_of_it_anywhere(
             enough = runs.frames + drawn.randint(1, 60)
             await until(lambda runs=runs, enough=enough: runs.frames >= enough)
             assert (await call(drawn.choice(nodes), "DELETE", f"/{session}"))[0] == 204
-            await asyncio.wait_for(request.closed.wait(), 5)
+            await asyncio.wait_for(request.closed.wait(), PATIENCE_S)
             assert (await turn.done()).fault is not None
             for told in [known(watched, session) for watched in clients]:
                 await until(lambda told=told: told.deleted or not told.gen)
