@@ -152,9 +152,16 @@ def test_what_came_in_pieces_is_not_said_again_and_what_came_whole_is_said_once(
     whole = [{"type": "output_text", "text": "ab"}, {"type": "refusal", "refusal": "no"}]
     response = {"output": [{"type": "message", "content": whole}]}
     once = [text(0, "ab"), Content(1, "refusal", "no")]
-    events = outcome_of_events(says(0, "ab"), done(0, "message", content=whole), event("completed", response=response))
-    assert contents(events) == once
-    assert contents(outcome_of_events(event("completed", response=response))) == once
+    completed = event("completed", response=response)
+    pieces = [says(0, "ab"), says(0, "no", "refusal")]
+    assert contents(outcome_of_events(*pieces, done(0, "message", content=whole), completed)) == once
+    assert contents(outcome_of_events(done(0, "message", content=whole), completed)) == once
+    assert contents(outcome_of_events(completed)) == once
+
+
+def test_a_message_without_a_word_makes_no_part() -> None:
+    nothing = done(0, "message", content=[{"type": "output_text", "text": ""}])
+    assert outcome_of_events(says(0, ""), nothing, COMPLETED) == ([Finish("stop")], None)
 
 
 def test_a_call_s_arguments_come_in_pieces_or_whole() -> None:

@@ -53,9 +53,9 @@ class OpenAIResponsesDecoder(StreamDecoder):
         place = place_of(value.get("item_id")) if place is None else place
         match value.get("type") or name:
             case "response.output_text.delta":
-                self._say(self._part_at(place, "text"), value.get("delta"))
+                self._add_text(place, "text", value.get("delta"))
             case "response.refusal.delta":
-                self._say(self._part_at(place, "refusal"), value.get("delta"))
+                self._add_text(place, "refusal", value.get("delta"))
             case "response.function_call_arguments.delta" if (place, "tool_call") in self._places:
                 self._say(self._places[place, "tool_call"], value.get("delta"))
             case "response.reasoning_summary_text.delta":
@@ -75,11 +75,13 @@ class OpenAIResponsesDecoder(StreamDecoder):
 
     # --- items ----------------------------------------------------------------------------------------------------
 
-    def _part_at(self, place: _Place, kind: Kind) -> int:
+    def _add_text(self, place: _Place, kind: Kind, text: Any) -> None:
+        if not isinstance(text, str) or not text:
+            return
         part = self._places.get((place, kind))
         if part is None:
             part = self._places[place, kind] = self._begin(kind)
-        return part
+        self._say(part, text)
 
     def _add_call(self, place: _Place, item: Any) -> None:
         if inside(item, "type") == "function_call" and (place, "tool_call") not in self._places:
@@ -91,19 +93,21 @@ class OpenAIResponsesDecoder(StreamDecoder):
                 self._end_message(place, item)
             case "function_call":
                 self._add_call(place, item)
-                self._complete(self._places[place, "tool_call"], inside(item, "arguments"))
-                self._close(self._places[place, "tool_call"])
+                part = self._places[place, "tool_call"]
+                if not self._parts[part].said:
+                    self._say(part, inside(item, "arguments"))
+                self._close(part)
             case "reasoning":
                 self._end_reasoning(place, item)
             case _:
                 pass
 
     def _end_message(self, place: _Place, item: Any) -> None:
-        for content in objects_in(inside(item, "content")):
-            if content.get("type") == "output_text" and content.get("text"):
-                self._complete(self._part_at(place, "text"), content["text"])
-            elif content.get("type") == "refusal" and content.get("refusal"):
-                self._complete(self._part_at(place, "refusal"), content["refusal"])
+        if not {(place, "text"), (place, "refusal")} & self._places.keys():
+            # No pieces came.
+            for content in objects_in(inside(item, "content")):
+                kind = "refusal" if content.get("type") == "refusal" else "text"
+                self._add_text(place, kind, content.get(kind))
         phase = inside(item, "phase")
         for kind in ("text", "refusal"):
             part = self._places.get((place, kind))
@@ -111,11 +115,6 @@ class OpenAIResponsesDecoder(StreamDecoder):
                 if isinstance(phase, str):
                     self._keep(part, phase=phase)
                 self._close(part)
-
-    def _complete(self, part: int, whole: Any) -> None:
-        """The whole text of a part of which no pieces came."""
-        if not self._parts[part].said:
-            self._say(part, whole)
 
     def _add_annotation(self, annotation: Any) -> None:
         self._cite(
