@@ -105,7 +105,7 @@ class _Step:
             wait=self._wait_s,
             stop=self._is_enough,
             before_sleep=self._tell_retry,
-            sleep=lambda s: asyncio.shield(asyncio.ensure_future(asyncio.sleep(s))),
+            sleep=asyncio.sleep,
             reraise=True,
         )
         return await retrying(self._attempt_once, request)
