@@ -28,6 +28,8 @@ from turnwire_protocol.codes import ErrorCode
 
 HURRIED = Retries(wait_first_ms=1, wait_ms_max=4)
 SHORT = Deadlines(connect=400, connect_total=2_000, first_content=150, idle=150, total=5_000)
+PATIENT = Deadlines(connect=5_000, connect_total=20_000, first_content=1_500, idle=5_000, total=60_000)
+"""For services that are to be waited for, also by a machine that has much else to do."""
 A, B = Content(0, "text", "a"), Content(0, "text", "b")
 END = Finish("stop")
 USAGE = UsageReport(1, 1)
@@ -609,7 +611,7 @@ async def test_a_service_that_recovers_before_its_first_byte_answers(
 ) -> None:
     sink = Noting()
     async with ProviderServer(in_order(*replies)) as server:
-        assert await step(at(http, server), sink=sink) == END
+        assert await step(at(http, server), sink=sink, deadlines=PATIENT) == END
         assert [entry[3] for entry in sink.told if entry[0] == "retrying"] == kinds
         assert len(server.requests) == len(replies)
         for request in server.requests[:-1]:
