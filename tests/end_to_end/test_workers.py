@@ -18,6 +18,10 @@ FAST = {
 CONNECTIONS = 24
 
 
+def at_once(_tries: int) -> float:
+    return 0.05
+
+
 def workers_of(node: NodeProcess) -> list[int]:
     """Processes of the supervisor that serve; the other child only cleans up after it."""
     children = Path(f"/proc/{node.pid}/task/{node.pid}/children").read_text().split()
@@ -29,7 +33,7 @@ async def test_workers_share_the_port_and_the_sessions_and_one_that_dies_is_repl
         assert "2 processes" in node.banner
         first = workers_of(node)
         assert len(first) == 2
-        async with ChatConnection(node.url, backoff=lambda _tries: 0.05) as chat:
+        async with ChatConnection(node.url, backoff=at_once) as chat:
             turn = await chat.send("s", "a", model="demo/slow")
             await turn.acknowledged()
             # However the connections fall on the two, each of them shows the same session.
@@ -48,7 +52,8 @@ async def test_workers_share_the_port_and_the_sessions_and_one_that_dies_is_repl
 
 async def test_sigterm_drains_every_worker(tmp_path: Path) -> None:
     async with NodeProcess.started(tmp_path / "data", FAST, "--workers", "2") as node:
-        async with ChatConnection(node.url, backoff=None) as one, ChatConnection(node.url, backoff=None) as other:
+        # After goaway they leave, and come back to watch on whichever worker takes them.
+        async with ChatConnection(node.url, backoff=at_once) as one, ChatConnection(node.url, backoff=at_once) as other:
             turns = [await chat.send(f"s{number}", "a") for number, chat in enumerate((one, other))]
             for turn in turns:
                 await turn.acknowledged()
@@ -77,7 +82,7 @@ async def test_workers_that_cannot_start_say_why_once_each_and_none_stays(tmp_pa
 async def test_a_drain_that_takes_too_long_keeps_what_an_answer_has(tmp_path: Path) -> None:
     async with (
         NodeProcess.started(tmp_path / "data", {**FAST, "TURNWIRE_DRAIN_MS": "300"}) as node,
-        ChatConnection(node.url, backoff=None) as chat,
+        ChatConnection(node.url, backoff=at_once) as chat,
     ):
         turn = await chat.send("s", "a", model="demo/long")
         await until(lambda: turn.id in chat.transcript.sessions["s"].turns)
