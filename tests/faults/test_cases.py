@@ -7,7 +7,7 @@ an accept whose reply is lost, a promoted turn whose sealer died, a cancel that 
 import asyncio
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import aiohttp
@@ -16,6 +16,7 @@ import pytest
 from tests.faults.pair import Pair, pair_of_nodes, prompt_of, told
 from tests.support.processes import NodeProcess
 from tests.support.provider_server import Answer, Gate, Pause, Received
+from tests.support.tcp_proxy import TcpProxy
 from tests.support.waiting import until
 from tests.support.watched import Watched
 from turnwire.chat.transcript import Session
@@ -23,6 +24,11 @@ from turnwire_protocol.grammar import History
 
 PATIENCE_S = 60
 LOST_MAX = 10
+PURPOSES = ("appends", "seals", "calls", "reads", "nudges", "check")
+"""Of a node's connections to its store."""
+LONGER_LEASES = {"TURNWIRE_LEASE_MS": "6000", "TURNWIRE_RENEW_MS": "1000"}
+AWAY_S = 13
+LATER_S = 1.5
 
 
 def by_prompt(**answers: Answer) -> Callable[[Received], Answer]:
@@ -68,16 +74,16 @@ async def test_a_writer_that_stood_still_is_left_out_when_it_wakes(tmp_path: Pat
 
 @pytest.mark.parametrize("how", ["cut off", "stands still"])
 async def test_a_store_that_is_away_for_long_costs_no_answer(tmp_path: Path, how: str) -> None:
-    """For longer than several leases: everybody's runs out, and nobody's is taken."""
+    """For longer than two leases: everybody's runs out, and nobody's is taken."""
     gates = {name: asyncio.Event() for name in ("one", "two")}
     answers = {name: told(f"{name} begins ", Gate(gate), f"{name} goes on") for name, gate in gates.items()}
-    async with pair_of_nodes(tmp_path, by_prompt(**answers)) as pair:
+    async with pair_of_nodes(tmp_path, by_prompt(**answers), LONGER_LEASES) as pair:
         clients = [Watched(node.url) for node in pair.nodes]
         async with clients[0].chat as first, clients[1].chat as second:
             turns = [await first.send("s1", "one", turn="t1"), await second.send("s2", "two", turn="t2")]
             await first_words(first.transcript.sessions["s1"], "t1", "one begins ")
             await first_words(second.transcript.sessions["s2"], "t2", "two begins ")
-            await away(pair, how, for_s=8)
+            await away(pair, how, for_s=AWAY_S)
             for gate in gates.values():
                 gate.set()
             outcomes = [await asyncio.wait_for(turn.done(), PATIENCE_S) for turn in turns]
@@ -89,21 +95,27 @@ async def test_a_store_that_is_away_for_long_costs_no_answer(tmp_path: Path, how
 
 
 async def away(pair: Pair, how: str, for_s: float) -> None:
-    """Nobody hears of the store for a while: its time is what is tested."""
-    purposes = ("appends", "calls", "reads", "nudges", "check")
+    """Nobody hears of the store for a while, and the first node for a little longer: the other one finds its lease
+    overdue, and has to give it the time to say that it lives."""
     if how == "stands still":
         os.kill(pair.store.pid, signal.SIGSTOP)
     else:
-        for proxy in pair.proxies:
-            for purpose in purposes:
-                proxy.rule(purpose).refuse = True
-                proxy.cut(purpose)
-    await asyncio.sleep(for_s)
+        refuse(pair.proxies, True)
+    await asyncio.sleep(for_s)  # the store's time is what is tested
+    refuse(pair.proxies[:1], True)
     if how == "stands still":
         os.kill(pair.store.pid, signal.SIGCONT)
-    for proxy in pair.proxies:
-        for purpose in purposes:
-            proxy.rule(purpose).refuse = False
+    refuse(pair.proxies[1:], False)
+    await asyncio.sleep(LATER_S)
+    refuse(pair.proxies[:1], False)
+
+
+def refuse(proxies: Sequence[TcpProxy], value: bool) -> None:
+    for proxy in proxies:
+        for purpose in PURPOSES:
+            proxy.rule(purpose).refuse = value
+            if value:
+                proxy.cut(purpose)
 
 
 async def test_readers_reach_the_end_when_no_nudge_tells_of_it(tmp_path: Path) -> None:
