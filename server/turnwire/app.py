@@ -57,7 +57,7 @@ HISTORY_TURNS: Final = 50
 CHECK_MS: Final = 3_000
 BACKLOG: Final = 2_048
 SETTLE_EXTRA_MS: Final = 2_000
-"""What every node has renewed since the store's history changed, its writers have put back."""
+"""After a change of the store's history: a writer that lives is back within its lease, and then puts back its own."""
 
 _log = structlog.get_logger(__name__)
 
@@ -332,7 +332,7 @@ async def _open_store(settings: Settings) -> AsyncGenerator[Store]:
             if replicas is None:  # whoever runs Sentinels has a replica
                 replicas = 0 if link.address.sentinels is None else 1
             limits = LogLimits(
-                lease_ms=settings.lease_ms, replicas=replicas, settle_ms=settings.renew_ms + SETTLE_EXTRA_MS
+                lease_ms=settings.lease_ms, replicas=replicas, settle_ms=settings.lease_ms + SETTLE_EXTRA_MS
             )
             log = RedisSessionLog(link, node=secrets.token_urlsafe(9), limits=limits)
             await stack.enter_async_context(log)

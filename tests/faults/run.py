@@ -73,6 +73,8 @@ class Run:
         self._one_at_a_time = asyncio.Lock()
         self._cutting = {slot.name: asyncio.Lock() for slot in fleet.slots}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._striking: set[asyncio.Task[None]] = set()
+        """Strikes at nodes whose moment has come and that are not carried out yet."""
 
     async def carry_out(self) -> None:
         """All conversations, and more of them until every strike has come to its turn."""
@@ -90,12 +92,17 @@ class Run:
             for plan in waiting:
                 self._by_turn.update((turn.ask.turn, turn) for turn in plan.turns)
                 await Talk(plan, self).run()
+                for turn in plan.turns:
+                    if turn.strike is not None and turn.ask.turn not in self._struck:
+                        # Something else had ended it before its moment.
+                        self._struck.add(turn.ask.turn)
+                        self._owed.append(turn)
                 self.counts["turns"] += len(plan.turns)
                 self._on_progress(self.counts["turns"])
 
         await asyncio.gather(*(talk_on() for _ in range(self.plan.targets.talks_at_once)))
         # A strike that is under way is carried through; one that has not begun has nothing left to strike.
-        await asyncio.wait(strikes or [self._spawn(self._tell())], timeout=LAST_STRIKE_S)
+        await asyncio.wait((*strikes, *self._striking, self._spawn(self._tell())), timeout=LAST_STRIKE_S)
         self.counts["strikes left out"] = len(self._owed) + sum(not task.done() for task in strikes)
         for task in list(self._tasks):
             task.cancel()
@@ -113,12 +120,12 @@ class Run:
         plan = self._by_turn[turn]
         if plan.strike is not None and plan.moment == moment and turn not in self._struck:
             self._struck.add(turn)
-            self._spawn(self._strike_node(plan, plan.strike_after_ms, turn, node))
+            self._strike_soon(plan, plan.strike_after_ms, turn, node)
             return
         owed = next((owed for owed in self._owed if owed.moment == moment), None)
         if owed is not None and self.fleet.can_spare(self.fleet.named(node)):
             self._owed.remove(owed)
-            self._spawn(self._strike_node(owed, OWED_STRIKE_AFTER_MS, turn, node))
+            self._strike_soon(owed, OWED_STRIKE_AFTER_MS, turn, node)
 
     def provider_told(self, told: Told) -> None:
         self.oracle.provider_told(told)
@@ -126,6 +133,11 @@ class Run:
             self.reached(told.phase, told.turn, told.node)
 
     # --- strikes ------------------------------------------------------------------------------------------------------
+
+    def _strike_soon(self, plan: TurnPlan, after_ms: float, turn: str, node: str) -> None:
+        task = self._spawn(self._strike_node(plan, after_ms, turn, node))
+        self._striking.add(task)
+        task.add_done_callback(self._striking.discard)
 
     async def _strike_node(self, plan: TurnPlan, after_ms: float, turn: str, node: str) -> None:
         await asyncio.sleep(after_ms / 1000)

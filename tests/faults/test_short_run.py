@@ -15,7 +15,7 @@ from tests.faults.plan import MOMENTS, Targets
 
 SETTINGS = {"TURNWIRE_LEASE_MS": "3000", "TURNWIRE_RENEW_MS": "1000", "TURNWIRE_SWEEP_MS": "500"}
 STOP_MS = (4_000, 5_000)
-SETTLE_MS = 5_500
+SETTLE_MS = 7_000
 RUN_S_MAX = 150
 
 ON_ONE_STORE = Targets(

@@ -1,5 +1,7 @@
 """A store with replicas and Sentinels: which server is asked, what is waited for, and what a failover is told as."""
 
+import asyncio
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from tests.stores.making import SESSION, append, batch, key, request, sealing
 from tests.stores.server import binaries
 from tests.support.sentinel_group import MASTER, SentinelGroup
+from tests.support.waiting import LOOK_S, PATIENCE_S
 from turnwire.core.log_values import Appended, Batch, SessionKey
 from turnwire.ports import Failure
 from turnwire.stores.redis.address import StartError
@@ -20,6 +23,7 @@ async def answered(log: RedisSessionLog, turns: int) -> int:
         try:
             found = len((await log.read_view(SESSION, turns)).turns)
         except Failure:
+            await asyncio.sleep(LOOK_S)
             continue
         return found
 
@@ -55,7 +59,12 @@ async def test_ends_wait_for_a_replica_for_a_while_and_a_failover_changes_the_hi
             assert (await log.read_view(SESSION, 9)).turns[0].turn == "t1"
             elsewhere = SessionKey("alice", "s2").turn("t1")
             assert (await log.accept_turn(request(elsewhere))).result == "running"
-            await log.ping()
+            async with asyncio.timeout(PATIENCE_S):
+                while True:  # the subscription comes back by itself
+                    with suppress(Failure):
+                        await log.ping()
+                        break
+                    await asyncio.sleep(LOOK_S)
 
         places = group.url.removesuffix(f"/{MASTER}/0")
         with pytest.raises(StartError, match="no Sentinel knows a master called another"):

@@ -99,7 +99,7 @@ class LogLimits:
     """What finished turns may weigh in one read; older ones are left out."""
     replicas: int = 0
     """How many replicas a terminal is to reach before anybody hears of it, if they are there."""
-    settle_ms: int = 5_000
+    settle_ms: int = 12_000
     """After a change of the store's history, and after this node came up: how long others may take to put back what
     was lost."""
 
