@@ -1,9 +1,13 @@
 """`turnwire serve --workers 2`: one port, two processes, one store."""
 
 import asyncio
+import json
 import os
 import signal
 from pathlib import Path
+from typing import Any
+
+from websockets.asyncio.client import ClientConnection, connect
 
 from tests.support.processes import NodeProcess, start_python, store_pids
 from tests.support.waiting import until
@@ -16,6 +20,7 @@ FAST = {
     "TURNWIRE_DRAIN_MS": "20000",
 }
 CONNECTIONS = 24
+PATIENCE_S = 60
 
 
 def at_once(_tries: int) -> float:
@@ -52,13 +57,13 @@ async def test_workers_share_the_port_and_the_sessions_and_one_that_dies_is_repl
 
 async def test_sigterm_drains_every_worker(tmp_path: Path) -> None:
     async with NodeProcess.started(tmp_path / "data", FAST, "--workers", "2") as node:
-        # After goaway they leave, and come back to watch on whichever worker takes them.
-        async with ChatConnection(node.url, backoff=at_once) as one, ChatConnection(node.url, backoff=at_once) as other:
-            turns = [await chat.send(f"s{number}", "a") for number, chat in enumerate((one, other))]
-            for turn in turns:
-                await turn.acknowledged()
+        async with connect(node.url, compression=None) as one, connect(node.url, compression=None) as other:
+            for number, peer in enumerate((one, other)):
+                await create(peer, f"s{number}", "demo")
+                await heard(peer, "turn.started")
             stopping = asyncio.create_task(node.stop())
-            assert [(await turn.done()).finish_reason for turn in turns] == ["stop", "stop"]
+            for peer in (one, other):  # who stays in spite of goaway hears the end
+                assert (await heard(peer, "turn.done"))["finish_reason"] == "stop"
         assert await stopping == 0
 
 
@@ -82,15 +87,26 @@ async def test_workers_that_cannot_start_say_why_once_each_and_none_stays(tmp_pa
 async def test_a_drain_that_takes_too_long_keeps_what_an_answer_has(tmp_path: Path) -> None:
     async with (
         NodeProcess.started(tmp_path / "data", {**FAST, "TURNWIRE_DRAIN_MS": "300"}) as node,
-        ChatConnection(node.url, backoff=at_once) as chat,
+        connect(node.url, compression=None) as peer,
     ):
-        turn = await chat.send("s", "a", model="demo/long")
-        await until(lambda: turn.id in chat.transcript.sessions["s"].turns)
-        await until(lambda: chat.transcript.sessions["s"].turns[turn.id].parts)
+        await create(peer, "s", "demo/slow")
+        await heard(peer, "turn.delta")
         stopping = asyncio.create_task(node.stop())
-        outcome = await turn.done()
-        assert outcome.fault is not None and outcome.fault.code == "node_lost"
-        assert outcome.text and outcome.text == "".join(
-            part.text for part in chat.transcript.sessions["s"].turns[turn.id].parts.values()
-        )
+        terminal = await heard(peer, "turn.error")
+        assert terminal["error"]["code"] == "node_lost" and terminal["partial"]
+        assert terminal["parts"][0]["bytes"] > 0
         assert await stopping == 0
+
+
+async def create(peer: ClientConnection, session: str, model: str) -> None:
+    """Say hello and begin a turn. A peer of no kind of its own: it does not leave when it is asked to."""
+    await peer.send('{"type":"hello"}')
+    turn = {"type": "turn.create", "id": "c", "session": session, "turn": "t", "model": model}
+    await peer.send(json.dumps({**turn, "input": [{"type": "text", "text": "a"}]}))
+
+
+async def heard(peer: ClientConnection, kind: str) -> dict[str, Any]:
+    async with asyncio.timeout(PATIENCE_S):
+        while (frame := json.loads(await peer.recv()))["type"] != kind:
+            pass
+    return frame
