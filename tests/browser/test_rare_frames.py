@@ -65,13 +65,16 @@ async def test_what_an_answer_cost_stands_under_it(new_tab: NewTab, node: NodePr
 async def test_an_approval_is_asked_for_and_given(new_tab: NewTab, node: NodeProcess, button: str) -> None:
     """The question stands where the answer's first delta was."""
     answers: list[Frame] = []
+    asking_at: list[int] = []
     asked = {"request": "r_1", "kind": "approval", "detail": {"name": "send_mail", "to": "everyone <b>"}}
 
     def told(frame: Frame) -> list[Frame]:
-        if frame["type"] == "turn.delta":
+        if frame["type"] == "turn.delta" and not asking_at:
+            asking_at.append(frame["seq"])
             place = {name: frame[name] for name in ("session", "turn", "seq")}
             return [{"type": "turn.asked", "at": 1, **place, **asked}]
-        return [] if frame["type"] == "turn.done" else [frame]
+        # However many pieces the answer comes in.
+        return [] if frame["type"] in ("turn.delta", "turn.done") else [frame]
 
     def said(frame: Frame) -> list[Frame]:
         if frame["type"] != "turn.respond":

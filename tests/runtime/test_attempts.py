@@ -372,7 +372,8 @@ async def test_a_rest_that_does_not_fit_ends_the_step_and_says_when_to_come_back
     asked, sink = len(down.requests), Noting()
     failure = await failure_of(step(down, sink=sink, deadlines=replace(SHORT, connect_total=100), upstreams=upstreams))
     assert failure.kind == "upstream_connect"
-    assert failure.retry_after_ms is not None and 0 < failure.retry_after_ms <= REST_MS
+    # On a slow machine a first rest may be over before the second step has begun; then the next one is twice as long.
+    assert failure.retry_after_ms is not None and 0 < failure.retry_after_ms <= 2 * REST_MS
     assert (len(down.requests), sink.told) == (asked, [])
 
 
