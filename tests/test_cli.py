@@ -14,12 +14,12 @@ from typer.testing import CliRunner, Result
 from tests.chat.scripted_server import ScriptedServer
 from turnwire import app as app_module
 from turnwire import telemetry
-from turnwire.app import StartError
 from turnwire.chat import terminal
 from turnwire.chat.connection import VERSION
 from turnwire.cli import app
 from turnwire.models import Record
 from turnwire.settings import Settings
+from turnwire.storage import StartError
 
 PYTHON = sys.executable
 
@@ -149,9 +149,9 @@ def test_chat_exits_as_the_conversation_ended(
         return 7
 
     monkeypatch.setattr(terminal, "run", talk)
-    result = run("chat", "h:1", "--once", "hi", "--model", "m", "--session", "s", "--msgpack")
+    result = run("chat", "h:1", "--once", "hi", "--model", "m", "--session", "s", "--msgpack", TURNWIRE_TOKEN="t")
     assert result.exit_code == code
-    assert seen == [("h:1", {"once": "hi", "model": "m", "session": "s", "codec": "msgpack"})]
+    assert seen == [("h:1", {"once": "hi", "model": "m", "session": "s", "codec": "msgpack", "token": "t"})]
 
 
 def test_chat_goes_to_this_machine_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,7 +226,7 @@ def test_the_terminal_client_loads_nothing_of_the_server() -> None:
         "import sys, turnwire.cli, turnwire.chat.terminal\n"
         "print([name for name in sys.modules if name.partition('.')[0] in "
         "('starlette', 'uvicorn', 'redis', 'structlog', 'aiohttp', 'httpx2', 'uvloop')"
-        " or name.startswith('turnwire.') and name not in ('turnwire.cli',) and not name.startswith('turnwire.chat')])"
+        " or name.startswith('turnwire.') and not name.startswith(('turnwire.chat', 'turnwire.cli'))])"
     )
     loaded = subprocess.run([PYTHON, "-c", script], capture_output=True, text=True, check=True, timeout=60)
     assert loaded.stdout == "[]\n"

@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from turnwire.settings import DEMO_MODELS, Settings, SettingsError, load
+from turnwire.settings.auth import AuthSettings
 from turnwire.settings.shapes import PLACES
 
 
@@ -81,7 +82,7 @@ SAMPLES: dict[str, tuple[object, object]] = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(set(PLACES) - {"redis_url"}))
+@pytest.mark.parametrize("name", sorted(set(PLACES) - {"redis_url"} - set(AuthSettings.model_fields) | {"auth"}))
 def test_every_setting_can_be_given_in_the_file_and_in_the_environment(name: str) -> None:
     default = getattr(Settings(), name)
     given, expected = SAMPLES.get(name, (default + 1 if isinstance(default, int) else None, None))
@@ -197,16 +198,67 @@ def test_on_loopback_everyone_is_anonymous_unasked(host: str) -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "chat.example.com", "localhost.example.com"])
 def test_elsewhere_somebody_must_say_who_may_come_in(host: str) -> None:
     sentence = refusal(host=host)
-    assert host in sentence and "TURNWIRE_AUTH ([auth] mode) to anonymous" in sentence and "127.0.0.1" in sentence
+    assert host in sentence and "TURNWIRE_AUTH ([auth] mode) to api_key or jwt" in sentence
+    assert "to anonymous" in sentence and "127.0.0.1" in sentence
     assert not loaded(host=host, environ={"TURNWIRE_AUTH": "anonymous"}).on_loopback
 
 
-@pytest.mark.parametrize("mode", ["api_key", "jwt"])
-def test_ways_in_of_a_later_version_are_told_as_such_with_whatever_else_they_need(mode: str) -> None:
-    from_file = refusal(f'[auth]\nmode = "{mode}"\njwks_url = "https://id.example/jwks.json"\n')
-    from_environment = refusal(environ={"TURNWIRE_AUTH": mode, "TURNWIRE_JWT_SECRET": "s"})
-    assert "come in a later one" in from_file
-    assert from_file == from_environment
+SECRET = "not-a-real-secret-but-of-32-bytes"
+SHARED = {"TURNWIRE_AUTH": "jwt", "TURNWIRE_JWT_SECRET": SECRET}
+PUBLISHED = {
+    "TURNWIRE_AUTH": "jwt",
+    "TURNWIRE_JWT_JWKS_URL": "https://id.example/jwks.json",
+    "TURNWIRE_JWT_ISSUER": "https://id.example/",
+}
+
+
+def test_a_shared_secret_and_published_keys_have_algorithms_of_their_own() -> None:
+    assert loaded(environ=SHARED).algorithms == ("HS256",)
+    assert loaded(environ=PUBLISHED).algorithms == ("RS256", "ES256", "EdDSA")
+    assert loaded(environ={**PUBLISHED, "TURNWIRE_JWT_ALGORITHMS": "ES384, PS256"}).algorithms == ("ES384", "PS256")
+    assert loaded(environ={"TURNWIRE_AUTH": "api_key"}, host="0.0.0.0").auth == "api_key"
+
+
+def test_the_file_has_all_of_auth_but_the_secret_which_it_names() -> None:
+    toml = (
+        '[auth]\nmode = "jwt"\nsecret_env = "SIGNING"\nissuer = "i"\naudience = "a"\n'
+        'algorithms = ["HS384"]\nleeway_ms = 5\n'
+    )
+    settings = loaded(toml, {"SIGNING": SECRET * 2})
+    assert settings.jwt_secret is not None and settings.jwt_secret.get_secret_value() == SECRET * 2
+    told = (settings.jwt_issuer, settings.jwt_audience, settings.jwt_algorithms, settings.jwt_leeway_ms)
+    assert told == ("i", "a", ("HS384",), 5)
+    assert settings.masked()["auth"]["secret"] == "***" and SECRET not in f"{settings.masked()} {settings!r}"
+    published = loaded('[auth]\nmode = "jwt"\njwks_url = "http://localhost:9/k"\nissuer = "i"\n')
+    assert published.jwt_jwks_url == "http://localhost:9/k"
+
+
+@pytest.mark.parametrize(
+    ("environ", "way_out"),
+    [
+        ({"TURNWIRE_AUTH": "jwt"}, "needs one of TURNWIRE_JWT_SECRET ([auth] secret_env)"),
+        ({**SHARED, **PUBLISHED}, "not both"),
+        ({**PUBLISHED, "TURNWIRE_JWT_ISSUER": ""}, "name the issuer"),
+        ({**SHARED, "TURNWIRE_JWT_SECRET": "hunter2"}, "must have at least 32 bytes"),
+        ({**SHARED, "TURNWIRE_JWT_ALGORITHMS": "HS256,HS512"}, "must have at least 64 bytes"),
+        ({**SHARED, "TURNWIRE_JWT_ALGORITHMS": "RS256"}, "has RS256, but must be of HS256, HS384, HS512"),
+        ({**PUBLISHED, "TURNWIRE_JWT_ALGORITHMS": "HS256"}, "has HS256, but must be of RS256"),
+        ({**PUBLISHED, "TURNWIRE_JWT_ALGORITHMS": "none"}, "'none' is none of these"),
+        ({**PUBLISHED, "TURNWIRE_JWT_JWKS_URL": "http://id.example/jwks"}, "must be an https address"),
+        ({**PUBLISHED, "TURNWIRE_JWT_JWKS_URL": "https://u:hunter2@id.example/jwks"}, "without user or password"),
+        ({"TURNWIRE_AUTH": "api_key", "TURNWIRE_JWT_ISSUER": "i"}, "is not jwt, so it would mean nothing"),
+        ({"TURNWIRE_JWT_SECRET": SECRET}, "is not jwt, so it would mean nothing"),
+    ],
+)
+def test_what_does_not_fit_together_in_auth_is_told(environ: dict[str, str], way_out: str) -> None:
+    sentence = refusal(environ=environ)
+    assert way_out in sentence
+    assert "hunter2" not in sentence and SECRET not in sentence
+
+
+def test_a_secret_does_not_belong_into_the_file() -> None:
+    sentence = refusal('[auth]\nmode = "jwt"\nsecret = "hunter2"\n')
+    assert "TURNWIRE_JWT_SECRET" in sentence and "secret_env" in sentence and "hunter2" not in sentence
 
 
 # --- models --------------------------------------------------------------------------------------------------------
@@ -450,7 +502,7 @@ def test_masked_shows_where_the_store_is_and_no_password(url: str, shown: str) -
 
 def test_masked_shows_every_setting_in_its_section() -> None:
     shown = loaded(FAST, {"FAST_KEY": "k"}).masked()
-    expected = {place if place != ("store", "url_env") else ("store", "url") for place in PLACES.values()}
+    expected = {(section, key.removesuffix("_env")) for section, key in PLACES.values()}
     assert {(section, key) for section, keys in shown.items() for key in keys} == expected | {("models", "fast")}
     assert shown["models"]["default"] == "fast"
 

@@ -29,6 +29,10 @@ TOKEN_PATTERN: Final = r"^[!-~]+$"
 """Visible ASCII, as in an HTTP header: characters are bytes."""
 
 TOKEN_BYTES_MAX: Final = 16_384
+TOKEN_TTL_MS_MIN: Final = 10_000
+TOKEN_TTL_MS_MAX: Final = 86_400_000
+"""How long a token may live that `POST /v1/tokens` makes."""
+
 FEATURES_MAX: Final = 32
 TOOLS_MAX: Final = 64
 HISTORY_TURNS_MAX: Final = 200

@@ -135,7 +135,9 @@ _UNSEEN: Final = {
     "CANCEL-4": "A cancel of a turn that does not exist yet waits 60 s for it, and then ends it at once.",
     "CANCEL-5": "A lost connection cancels nothing, unless the turn said so with `on_disconnect`.",
     "AUTH-1": "An `auth.refresh` with another user's token closes with 4403.",
-    "AUTH-2": "`auth.expiring` comes before a token ends, and close 4501 when it has ended.",
+    "AUTH-2": "`auth.expiring` comes before a token ends, and close 4501 when it has ended or was revoked.",
+    "AUTH-3": "A socket whose address has a query is refused with `unauthenticated` and close 4401.",
+    "AUTH-4": "A command that its token does not allow is refused with `forbidden`, and the connection goes on.",
     "RATE-1": "A command over the rate is refused with `rate_limited` and `retry_after_ms`; going on regardless "
     "closes with 4529.",
     "ERROR-1": "An error's `message` is a sentence written for users, and its `retry` is what helps.",

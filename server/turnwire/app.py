@@ -14,7 +14,6 @@ import socket
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from importlib import metadata
 from typing import Any, Final
 
@@ -24,7 +23,7 @@ from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 
 from turnwire.core.connection import Greeting
-from turnwire.identity.anonymous import Anonymous
+from turnwire.entrance import Entrance, open_entrance
 from turnwire.identity.origins import OriginPolicy
 from turnwire.models import Record, open_models
 from turnwire.ports import Clock, Failure, Model, SessionKey, SessionLog
@@ -33,16 +32,15 @@ from turnwire.runtime.connection_driver import ConnectionDriver, DriverLimits
 from turnwire.runtime.drain import drain
 from turnwire.runtime.journal import Journal
 from turnwire.runtime.reaper import Reaper
+from turnwire.runtime.revocation import close_revoked
 from turnwire.runtime.running_turns import RunningTurns
 from turnwire.runtime.sender import Socket
 from turnwire.runtime.session_hub import SessionHub
 from turnwire.settings import Settings
-from turnwire.stores.redis.address import StartError as StoreStartError
-from turnwire.stores.redis.embedded import start_embedded
-from turnwire.stores.redis.link import Link
-from turnwire.stores.redis.log import LogLimits, RedisSessionLog
+from turnwire.storage import StartError, Store, open_store
 from turnwire.transports.http_api import HttpApi
 from turnwire.transports.pages import Readiness, page_routes
+from turnwire.transports.token_api import TokenApi
 from turnwire.transports.uvicorn_protocol import TurnwireProtocol
 from turnwire.transports.websocket import WebSocketEndpoint
 from turnwire_protocol.codec import Codec
@@ -56,14 +54,8 @@ TRANSPORT_FRAME_BYTES_FACTOR: Final = 2
 HISTORY_TURNS: Final = 50
 CHECK_MS: Final = 3_000
 BACKLOG: Final = 2_048
-SETTLE_EXTRA_MS: Final = 2_000
-"""After a change of the store's history: a writer that lives is back within its lease, and then puts back its own."""
 
 _log = structlog.get_logger(__name__)
-
-
-class StartError(Exception):
-    """The node cannot start; the text says why and what to do, in a sentence."""
 
 
 class SystemClock:
@@ -76,19 +68,19 @@ class SystemClock:
         return time.monotonic_ns() // 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Store:
-    """A log, and the sentence that the banner says of it."""
-
-    log: SessionLog
-    described: str
-
-
 class Node:
     """One server process, put together. `tasks` are to be run for as long as the node serves."""
 
-    def __init__(self, settings: Settings, log: SessionLog, models: Mapping[str, Model], clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        log: SessionLog,
+        models: Mapping[str, Model],
+        clock: Clock,
+        entrance: Entrance | None = None,
+    ) -> None:
         self._settings = settings
+        self._entrance = entrance = entrance or Entrance()
         self._log = log
         self._clock = clock
         self._models = models
@@ -119,7 +111,6 @@ class Node:
             default_model=next(iter(models)),
             input_bytes_max=settings.input_bytes_max,
         )
-        self.authenticator = Anonymous()
         self.greeting = Greeting(
             models=list(models),
             limits=Limits(
@@ -137,7 +128,12 @@ class Node:
         )
         self.origins = OriginPolicy(frozenset(settings.allowed_origins))
         self.endpoint = WebSocketEndpoint(self._make_driver, self.origins.permits)
-        self.api = HttpApi(self.backend, self.authenticator, self.origins.permits_without_token)
+        self.api = HttpApi(
+            self.backend,
+            entrance.authenticator,
+            self.origins.permits if entrance.asks else self.origins.permits_without_token,
+            TokenApi(entrance.authenticator, entrance.mint).routes() if entrance.mint is not None else (),
+        )
 
     def tasks(self) -> dict[str, Coroutine[Any, Any, None]]:
         return {
@@ -146,6 +142,7 @@ class Node:
             "nudges": self.hub.follow_nudges(),
             "check": self.hub.check_forever(),
             "reaper": self.reaper.run(),
+            "revocation": close_revoked(self._entrance.authenticator, self.endpoint.connections),
         }
 
     async def ready(self) -> Readiness:
@@ -166,14 +163,14 @@ class Node:
     def _feed(self, key: SessionKey, gen: str, logged: Any) -> None:
         self.hub.feed(key, gen, logged)
 
-    def _make_driver(self, connection: Socket, codec: Codec) -> ConnectionDriver:
+    def _make_driver(self, connection: Socket, codec: Codec, token: str | None) -> ConnectionDriver:
         return ConnectionDriver(
             f"c_{secrets.token_urlsafe(9)}",
             connection,
             codec,
             backend=self.backend,
             hub=self.hub,
-            authenticator=self.authenticator,
+            authenticator=self._entrance.authenticator,
             greeting=self.greeting,
             clock=self._clock,
             limits=DriverLimits(
@@ -181,6 +178,7 @@ class Node:
                 send_timeout_ms=self._settings.send_timeout_ms,
                 history=HISTORY_TURNS,
             ),
+            token=token,
         )
 
 
@@ -218,9 +216,13 @@ async def serve(
         if listening is None:
             listening = listen(settings)
         stack.callback(listening.close)
-        store = await stack.enter_async_context(_open_store(settings))
+        store = await stack.enter_async_context(open_store(settings))
         models = await stack.enter_async_context(open_models(settings, record))
-        node = Node(settings, store.log, models, SystemClock())
+        try:
+            entrance = await stack.enter_async_context(open_entrance(settings, store.credentials))
+        except Failure as failure:
+            raise StartError(f"The keys could not be read from the store: {failure.kind}.") from failure
+        node = Node(settings, store.log, models, SystemClock(), entrance)
         server = _Server(
             uvicorn.Config(
                 node.application(),
@@ -243,7 +245,7 @@ async def serve(
         await _until_started(server, serving)
         gc.collect()
         gc.freeze()
-        announce(_banner(settings, store, models, listening, record))
+        announce(_banner(settings, store, entrance, models, listening, record))
         await asyncio.wait((serving, stopping, background), return_when=asyncio.FIRST_COMPLETED)
         if not serving.done() and not background.done():
             await drain(node.backend, node.running, node.endpoint.connections, drain_ms=settings.drain_ms)
@@ -313,36 +315,16 @@ async def _until_started(server: uvicorn.Server, serving: asyncio.Task[None]) ->
         await asyncio.sleep(0.005)
 
 
-# --- adapters -----------------------------------------------------------------------------------------------------
-
-
-@asynccontextmanager
-async def _open_store(settings: Settings) -> AsyncGenerator[Store]:
-    """The log, in the store that the settings name or else in one of this node's own."""
-    async with AsyncExitStack() as stack:
-        try:
-            if settings.redis_url is not None:
-                link = Link(settings.redis_url.get_secret_value())
-                described = link.address.described
-            else:
-                embedded = await start_embedded(settings.data_dir)
-                stack.push_async_callback(embedded.stop_if_last)
-                link, described = Link(embedded.url), embedded.described
-            replicas = settings.replicas
-            if replicas is None:  # whoever runs Sentinels has a replica
-                replicas = 0 if link.address.sentinels is None else 1
-            limits = LogLimits(
-                lease_ms=settings.lease_ms, replicas=replicas, settle_ms=settings.lease_ms + SETTLE_EXTRA_MS
-            )
-            log = RedisSessionLog(link, node=secrets.token_urlsafe(9), limits=limits)
-            await stack.enter_async_context(log)
-        except StoreStartError as error:
-            raise StartError(str(error)) from error
-        yield Store(log, described)
+# --- what is said -------------------------------------------------------------------------------------------------
 
 
 def _banner(
-    settings: Settings, store: Store, models: Mapping[str, Model], listening: socket.socket, record: Record | None
+    settings: Settings,
+    store: Store,
+    entrance: Entrance,
+    models: Mapping[str, Model],
+    listening: socket.socket,
+    record: Record | None,
 ) -> str:
     """What a person needs to know at the start; the last line says that the node is ready, and where."""
     port: int = listening.getsockname()[1]
@@ -353,11 +335,10 @@ def _banner(
     where = "no model is asked" if table.provider == "demo" else table.base_url
     if table.recorded is not None:
         where = f"out of {table.recorded.folder}"
-    auth = "anonymous: everyone who gets here is one and the same user"
     rows = {
         "store": store.described,
         "model": f"{default.name}{others}, {where}",
-        "auth": auth,
+        "auth": entrance.described,
         "socket": f"ws://{host}:{port}/v1/ws",
     }
     if settings.workers > 1:

@@ -1,4 +1,5 @@
-"""The command line: `turnwire serve`, `turnwire chat`, `turnwire config`, `turnwire record-exchanges`.
+"""The command line: `turnwire serve`, `turnwire chat`, `turnwire config`, `turnwire record-exchanges`; `key` and `user`
+stand in cli_admin.py.
 
 Every command imports what it needs itself, so that the terminal client starts without the server's libraries. What goes
 wrong is told in one sentence on standard error: exit code 2 for a setting, 1 for everything else.
@@ -15,12 +16,17 @@ from typing import Annotated, Any, Literal, NoReturn, cast
 
 import typer
 
+from turnwire import cli_admin
+
 app = typer.Typer(
     help="The WebSocket backend between chat UIs and language models.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+app.add_typer(cli_admin.keys, name="key")
+app.add_typer(cli_admin.users, name="user")
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on (TURNWIRE_HOST).")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one (TURNWIRE_PORT).")]
@@ -82,12 +88,14 @@ def chat(
     session: SessionId = None,
     msgpack: Msgpack = False,
 ) -> None:
-    """Talk to a running server from this terminal."""
+    """Talk to a running server from this terminal. Where the server asks who you are, TURNWIRE_TOKEN says it."""
     from turnwire.chat.terminal import INTERRUPTED, run
 
     codec: Literal["json", "msgpack"] = "msgpack" if msgpack else "json"
+    # No option: other users of this machine can read the command lines of running programs.
+    token = os.environ.get("TURNWIRE_TOKEN")
     try:
-        code = asyncio.run(run(url, once=once, model=model, session=session, codec=codec))
+        code = asyncio.run(run(url, once=once, model=model, session=session, codec=codec, token=token))
     except KeyboardInterrupt:
         code = INTERRUPTED
     except BrokenPipeError:  # whoever read our answers has had enough; Python must not flush into the pipe any more
@@ -122,9 +130,10 @@ def _serve(
     config: Path | None, given: dict[str, Any], record_in: Path | None = None, redact_prompts: bool = False
 ) -> None:
     from turnwire import telemetry
-    from turnwire.app import StartError, run, serve
+    from turnwire.app import run, serve
     from turnwire.models import Record
     from turnwire.settings import SettingsError, load
+    from turnwire.storage import StartError
     from turnwire.workers import supervise
 
     def announce(banner: str) -> None:
@@ -143,7 +152,7 @@ def _serve(
 
 def _print_values(values: dict[str, Any]) -> None:
     for name, value in values.items():
-        hidden = "# " if value is None or name in ("url", "key") else ""
+        hidden = "# " if value is None or name in ("url", "key", "secret") else ""
         print(f"{hidden}{name} = {_toml(value)}")
 
 

@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from turnwire.core.credentials import OF_USERS, ApiKey, Credentials, Scope
 from turnwire.core.entries import Entry, Event, Message, ProviderEvent
 from turnwire.core.errors import RETRYABLE, FailureKind
 from turnwire.core.log_values import (
@@ -238,17 +239,80 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
+class Minted:
+    """A new token, and when it ends (ms since 1970)."""
+
+    token: str
+    expires_at: int
+
+
+@dataclass(frozen=True, slots=True)
 class Identity:
-    """Who is there. `user` owns sessions; it names the store's keys, so it decides what exists for them."""
+    """Who is there. `user` owns sessions; it names the store's keys, so it decides what exists for them.
+
+    Times are ms since 1970. `expires_at`: from then on the token is none. `issued_at`: None for what was not issued at
+    some time, such as an API key. `key`: the id of the API key that this is, or that made the token.
+    """
 
     user: str
+    org: str | None = None
+    scopes: frozenset[Scope] = OF_USERS
     expires_at: int | None = None
+    issued_at: int | None = None
+    key: str | None = None
 
 
 class Authenticator(Protocol):
-    """Tells who a token belongs to; None when it belongs to nobody."""
+    """Tells who a token belongs to."""
 
-    async def identify(self, token: str | None) -> Identity | None: ...
+    async def identify(self, token: str | None) -> Identity | None:
+        """None when it belongs to nobody, for whatever reason: whoever brings it is not told which."""
+        ...
+
+    async def refresh(self) -> bool:
+        """Learn what was revoked since; whether anything changed. Raises Failure."""
+        ...
+
+    def holds(self, identity: Identity) -> bool:
+        """Whether an identity from here is still one, as far as is known since the last `refresh`."""
+        ...
+
+
+class CredentialStore(Protocol):
+    """API keys, and whose tokens were ended. Every node reads it every few seconds. Calls raise Failure."""
+
+    async def read(self, version: str, since_ms: int) -> Credentials | None:
+        """All keys, and the ends since a time; None while the version is the one that is known. A store that has
+        nothing has the version ""."""
+        ...
+
+    async def add_key(self, key: ApiKey) -> bool:
+        """False: there are too many."""
+        ...
+
+    async def remove_key(self, key_id: str) -> bool:
+        """False: there was none."""
+        ...
+
+    async def end_tokens(self, user: str) -> int:
+        """End all tokens that were issued to a user up to now, which is returned."""
+        ...
+
+    async def now_ms(self) -> int:
+        """The time by the clock that ends are stamped with."""
+        ...
+
+
+class TokenMint(Protocol):
+    """Makes tokens for browsers."""
+
+    async def mint(self, by: Identity, user: str, org: str | None, scopes: frozenset[Scope], life_ms: int) -> Minted:
+        """A token of `user` that ends after `life_ms`, or with the API key that `by` is. Raises Failure."""
+        ...
+
+    async def end_tokens(self, user: str) -> None:
+        """End all tokens of a user, on every node within seconds. Raises Failure."""
+        ...
 
 
 class Clock(Protocol):
@@ -264,12 +328,15 @@ class Clock(Protocol):
 __all__ = [
     "AcceptRequest",
     "Accepted",
+    "ApiKey",
     "Appended",
     "Authenticator",
     "Batch",
     "Cancelled",
     "Claim",
     "Clock",
+    "CredentialStore",
+    "Credentials",
     "Deadlines",
     "Deleted",
     "Entry",
@@ -278,12 +345,14 @@ __all__ = [
     "Identity",
     "ListPlace",
     "LogRange",
+    "Minted",
     "Model",
     "Nudge",
     "Provider",
     "Renewed",
     "Responded",
     "Retries",
+    "Scope",
     "Seal",
     "SessionChange",
     "SessionInfo",
@@ -294,6 +363,7 @@ __all__ = [
     "StepRequest",
     "StoredTurn",
     "Taken",
+    "TokenMint",
     "TurnKey",
     "TurnPage",
     "Updated",

@@ -20,8 +20,9 @@ from typing import Any, Final
 import structlog
 
 from turnwire import telemetry
-from turnwire.app import StartError, listen, run, serve
+from turnwire.app import listen, run, serve
 from turnwire.settings import Settings, SettingsError
+from turnwire.storage import StartError
 
 BACKOFF_MS: Final = (100, 500, 1_000, 2_000, 5_000)
 """How long a worker's place stays empty, by how often in a row a worker ended there before it was ready."""

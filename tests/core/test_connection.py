@@ -1,6 +1,7 @@
 """A connection answers what it is told in order, each command once, and says nothing after it has closed."""
 
 from collections.abc import Callable, Sequence
+from itertools import combinations
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from tests.core.generated import properly, validated
 from turnwire.core.connection import (
+    EXPIRING_MS,
     FEATURES,
     REFUSALS_MAX,
     REFUSALS_PER_S,
@@ -18,11 +20,13 @@ from turnwire.core.connection import (
     Connection,
     Effect,
     Execute,
+    Grant,
     Greeting,
     Send,
     error_frame,
     reply,
 )
+from turnwire.core.credentials import SCOPES, Scope
 from turnwire_protocol import limits
 from turnwire_protocol.codec import FrameRefused, validate_command
 from turnwire_protocol.codes import CloseCode
@@ -60,7 +64,7 @@ def connection_of(**allowed: int) -> Connection:
 def opened(**allowed: int) -> Connection:
     connection = connection_of(**allowed)
     connection.received(command("hello"), 10, NOW)
-    connection.authenticated("ann")
+    connection.authenticated(Grant("ann"), NOW)
     assert connection.phase == "open"
     return connection
 
@@ -99,11 +103,12 @@ def silent(connection: Connection) -> bool:
         *connection.refused(FrameRefused("bad_frame", "late", reply_to="late"), 10, NOW + 60_000),
         *connection.refused(FrameRefused("bad_frame", "late", close=CloseCode.BAD_FRAME), 10, NOW + 60_000),
         *connection.tick(NOW + 60_000),
-        *connection.authenticated("ann"),
-        *connection.authenticated(None),
-        *connection.refreshed(refresh, "ann", 1),
-        *connection.refreshed(refresh, "bob", 1),
-        *connection.refreshed(refresh, None, None),
+        *connection.authenticated(Grant("ann"), NOW),
+        *connection.authenticated(None, NOW),
+        *connection.refreshed(refresh, Grant("ann"), NOW),
+        *connection.refreshed(refresh, Grant("bob"), NOW),
+        *connection.refreshed(refresh, None, NOW),
+        *connection.token_ended(),
         *connection.fail(CloseCode.INTERNAL, "internal", "late"),
     ]
     return said == [] and connection.phase == "closed" and connection.deadline_ms() is None
@@ -116,7 +121,7 @@ def test_hello_is_authenticated_and_then_welcomed() -> None:
     connection = Connection("c1", GREETING, NOW)
     assert receive(connection, command("hello", id="h", token="secret")) == [Authenticate("secret")]
     assert connection.user == ""
-    assert only_frame(connection.authenticated("ann")) == {
+    assert only_frame(connection.authenticated(Grant("ann"), NOW)) == {
         "type": "welcome",
         "reply_to": "h",
         "connection": "c1",
@@ -133,13 +138,13 @@ def test_hello_is_authenticated_and_then_welcomed() -> None:
 def test_a_client_is_told_which_of_the_features_it_named_are_there() -> None:
     connection = connection_of()
     receive(connection, command("hello", features=["queue", "telepathy", "resume"]))
-    assert only_frame(connection.authenticated("ann"))["features"] == ["resume", "queue"]
+    assert only_frame(connection.authenticated(Grant("ann"), NOW))["features"] == ["resume", "queue"]
 
 
 def test_a_token_that_is_nobodys_closes_the_connection_and_nothing_that_waited_is_carried_out() -> None:
     connection = connection_of()
     receive(connection, command("hello", id="h", token="x"), say(id="1"))
-    effects = connection.authenticated(None)
+    effects = connection.authenticated(None, NOW)
     assert code_and_close(effects) == ("unauthenticated", CloseCode.UNAUTHENTICATED)
     assert sent(effects)[0]["reply_to"] == "h"
     assert silent(connection)
@@ -172,7 +177,7 @@ def test_a_ping_is_answered_at_any_time_even_before_hello() -> None:
     assert only_frame(receive(connection, ping)) == pong
     receive(connection, command("hello"))
     assert only_frame(receive(connection, ping)) == pong
-    connection.authenticated("ann")
+    connection.authenticated(Grant("ann"), NOW)
     assert only_frame(receive(connection, ping)) == pong
     assert only_frame(receive(connection, command("ping"))) == {"type": "pong"}
 
@@ -182,21 +187,21 @@ def test_a_second_hello_is_refused_and_the_first_one_stands(welcomed: bool) -> N
     connection = connection_of()
     receive(connection, command("hello", id="h1", token="first"))
     if welcomed:
-        connection.authenticated("ann")
+        connection.authenticated(Grant("ann"), NOW)
     refusal = only_frame(receive(connection, command("hello", id="h2", token="second")))
     assert (refusal["reply_to"], refusal["error"]["code"]) == ("h2", "bad_frame")
     if not welcomed:
-        assert only_frame(connection.authenticated("ann"))["reply_to"] == "h1"
+        assert only_frame(connection.authenticated(Grant("ann"), NOW))["reply_to"] == "h1"
     assert (connection.phase, connection.user) == ("open", "ann")
 
 
 def test_an_answer_about_a_token_that_nobody_asked_for_changes_nothing() -> None:
     connection = connection_of()
-    assert connection.authenticated("ann") == []
+    assert connection.authenticated(Grant("ann"), NOW) == []
     assert (connection.phase, connection.user) == ("greeting", "")
     connection = opened()
-    assert connection.authenticated("bob") == []
-    assert connection.authenticated(None) == []
+    assert connection.authenticated(Grant("bob"), NOW) == []
+    assert connection.authenticated(None, NOW) == []
     assert (connection.phase, connection.user) == ("open", "ann")
 
 
@@ -214,10 +219,10 @@ def test_commands_that_came_with_hello_are_carried_out_after_welcome_in_their_or
         command("session.close", id="6", session="s1"),
     ]
     assert receive(connection, command("hello"), *commands) == [Authenticate(None)]
-    welcome, *rest = connection.authenticated("ann")
+    welcome, *rest = connection.authenticated(Grant("ann"), NOW)
     assert isinstance(welcome, Send) and welcome.frame["type"] == "welcome"
     assert rest == [Execute(one) for one in commands]
-    assert connection.authenticated("ann") == []
+    assert connection.authenticated(Grant("ann"), NOW) == []
 
 
 def test_too_many_commands_before_welcome_close_the_connection() -> None:
@@ -256,7 +261,7 @@ def test_after_hello_there_is_no_deadline() -> None:
     receive(connection, command("hello"))
     assert connection.deadline_ms() is None
     assert connection.tick(NOW + 3_600_000) == []
-    connection.authenticated("ann")
+    connection.authenticated(Grant("ann"), NOW)
     assert connection.deadline_ms() is None
     assert connection.tick(NOW + 3_600_000) == []
 
@@ -275,23 +280,110 @@ def test_a_token_is_refreshed_for_the_same_user() -> None:
     refresh = command("auth.refresh", id="r", token="new")
     assert receive(connection, refresh) == [Execute(refresh)]
     answer = {"type": "ack", "reply_to": "r", "expires_at": 1_700_000_000_000}
-    assert only_frame(connection.refreshed(refresh, "ann", 1_700_000_000_000)) == answer
-    assert only_frame(connection.refreshed(refresh, "ann", None)) == {"type": "ack", "reply_to": "r"}
+    assert (
+        only_frame(connection.refreshed(refresh, Grant("ann", ends_ms=NOW + 9, expires_at=1_700_000_000_000), NOW))
+        == answer
+    )
+    assert only_frame(connection.refreshed(refresh, Grant("ann"), NOW)) == {"type": "ack", "reply_to": "r"}
 
 
 def test_a_refresh_with_a_bad_token_is_refused_and_the_connection_goes_on() -> None:
     connection = opened()
-    refusal = only_frame(connection.refreshed(command("auth.refresh", id="r", token="x"), None, None))
+    refusal = only_frame(connection.refreshed(command("auth.refresh", id="r", token="x"), None, NOW))
     assert (refusal["reply_to"], refusal["error"]["code"]) == ("r", "unauthenticated")
     assert (connection.phase, connection.user) == ("open", "ann")
 
 
 def test_a_refresh_with_another_users_token_closes_the_connection() -> None:
     connection = opened()
-    effects = connection.refreshed(command("auth.refresh", id="r", token="x"), "bob", None)
+    effects = connection.refreshed(command("auth.refresh", id="r", token="x"), Grant("bob"), NOW)
     assert code_and_close(effects) == ("forbidden", CloseCode.FORBIDDEN)
     assert sent(effects)[0]["reply_to"] == "r"
     assert silent(connection)
+
+
+# --- tokens that end, and what they allow -----------------------------------------------------------------------------
+
+
+def granted(**more: Any) -> Connection:
+    connection = connection_of()
+    receive(connection, command("hello"))
+    connection.authenticated(Grant("ann", **more), NOW)
+    return connection
+
+
+def test_a_token_that_ends_is_announced_and_then_closes_with_4501() -> None:
+    connection = granted(ends_ms=NOW + 600_000, expires_at=1_700_000_000_000)
+    assert connection.deadline_ms() == NOW + 600_000 - EXPIRING_MS
+    assert connection.tick(NOW + 600_000 - EXPIRING_MS - 1) == []
+    announced = connection.tick(NOW + 600_000 - EXPIRING_MS)
+    assert only_frame(announced) == {"type": "auth.expiring", "expires_at": 1_700_000_000_000}
+    assert connection.tick(NOW + 600_000 - 1) == []
+    assert connection.deadline_ms() == NOW + 600_000
+    assert code_and_close(connection.tick(NOW + 600_000)) == ("token_expired", CloseCode.TOKEN_EXPIRED)
+    assert silent(connection)
+
+
+@pytest.mark.parametrize("left_ms", [-5, 0, 1, 2, 10_000, 119_999, 120_000, 10**9])
+def test_there_is_time_between_the_announcement_and_the_end(left_ms: int) -> None:
+    connection = granted(ends_ms=NOW + left_ms, expires_at=1)
+    due_ms = connection.deadline_ms()
+    assert due_ms is not None and due_ms <= NOW + left_ms
+    assert NOW + left_ms - due_ms <= EXPIRING_MS
+    assert left_ms < 2 or due_ms < NOW + left_ms
+
+
+def test_a_token_that_does_not_end_is_waited_for_by_nobody() -> None:
+    connection = granted()
+    assert connection.deadline_ms() is None
+    assert connection.tick(NOW + 10**12) == []
+
+
+def test_a_refreshed_token_puts_off_the_end_and_is_announced_anew() -> None:
+    connection = granted(ends_ms=NOW + 100, expires_at=1)
+    connection.tick(NOW + 60)
+    refresh = command("auth.refresh", token="x")
+    connection.refreshed(refresh, Grant("ann", ends_ms=NOW + 400, expires_at=2), NOW + 100)
+    assert connection.tick(NOW + 100) == []
+    assert only_frame(connection.tick(NOW + 300))["expires_at"] == 2
+    connection.refreshed(refresh, Grant("ann"), NOW + 301)
+    assert connection.deadline_ms() is None and connection.tick(NOW + 10**9) == []
+
+
+def test_a_revoked_token_closes_as_an_ended_one_does() -> None:
+    connection = granted()
+    assert code_and_close(connection.token_ended()) == ("token_expired", CloseCode.TOKEN_EXPIRED)
+    assert connection.token_ended() == []
+
+
+SCOPED = [
+    (command("session.open", session="s1"), {"read"}),
+    (say(), {"read", "write"}),
+    (command("turn.cancel", session="s1", turn="t1"), {"write"}),
+    (command("turn.respond", session="s1", turn="t1", request="r", value=1), {"write"}),
+    (command("session.close", session="s1"), set()),
+    (command("auth.refresh", token="x"), set()),
+]
+
+
+@pytest.mark.parametrize(("one", "needed"), SCOPED, ids=lambda value: getattr(value, "type", ""))
+def test_each_command_needs_its_scopes_and_no_other_ones(one: AnyCommand, needed: set[str]) -> None:
+    every: frozenset[Scope] = frozenset(SCOPES)
+    for scopes in ({*some} for size in range(4) for some in combinations(every, size)):
+        connection = granted(scopes=frozenset(scopes))
+        refusal = connection.refusal_of(one)
+        assert (refusal is None) == (needed <= scopes)
+        if refusal is not None:
+            validated(refusal)
+            assert refusal["error"]["code"] == "forbidden"
+
+
+def test_a_refreshed_token_may_allow_less() -> None:
+    connection = granted()
+    assert connection.refusal_of(say()) is None
+    connection.refreshed(command("auth.refresh", token="x"), Grant("ann", frozenset(["read"])), NOW)
+    refusal = connection.refusal_of(say())
+    assert refusal is not None and refusal["error"]["code"] == "forbidden"
 
 
 def test_a_failure_is_said_before_the_connection_closes_and_only_once() -> None:
@@ -545,7 +637,7 @@ class Played:
         if name == "tick":
             return connection.tick(self.now_ms)
         if name in ("known", "unknown"):
-            return connection.authenticated("ann" if name == "known" else None)
+            return connection.authenticated(Grant("ann") if name == "known" else None, self.now_ms)
         if name == "terminal":
             connection.turn_ended(f"s{choice}", f"t{choice}")
             return []
@@ -569,7 +661,7 @@ class Played:
         if one.type == "turn.create":
             self.connection.turn_taken_up(one.session, one.turn)
         if one.type == "auth.refresh":
-            self.answered_by_now += self.connection.refreshed(one, "ann", 5)
+            self.answered_by_now += self.connection.refreshed(one, Grant("ann"), NOW)
 
     def answers(self, id: str) -> int:
         sends = [effect.frame.get("reply_to") for effect in self.effects if isinstance(effect, Send)]

@@ -19,7 +19,7 @@ from turnwire.runtime.backend import Refused, Unlearned
 from turnwire.runtime.turn_runner import Spec
 from turnwire.stores.redis.link import Link
 from turnwire.stores.redis.log import LogLimits, RedisSessionLog
-from turnwire_protocol.at_rest import validate_patch
+from turnwire_protocol.at_rest import SessionPatch, validate_body
 from turnwire_protocol.grammar import check_shape
 
 NEVER = replace(SESSION, session="never")
@@ -96,7 +96,7 @@ async def test_turns_are_whole_snapshots_finished_or_not(
 
 async def test_somebody_elses_session_is_refused_like_one_that_never_was(node: Node) -> None:
     await node.backend.create_turn("alice", "alice", create(model="demo/stall"))
-    patch = validate_patch({"title": "mine"})
+    patch = validate_body(SessionPatch, {"title": "mine"})
     backend = node.backend
 
     async def refusals(session: SessionKey) -> list[tuple[str, str]]:
@@ -125,7 +125,7 @@ async def test_the_same_metadata_in_another_order_changes_nothing(node: Node, lo
     await ended(log)
     head = (await log.read_view(SESSION, 0)).head
     for patch in ({"metadata": {"b": 1, "a": {"d": 1, "c": 2}}}, {"metadata": {"a": {"c": 2, "d": 1}, "b": 1}}, {}):
-        info = await node.backend.update_session(SESSION, validate_patch(patch))
+        info = await node.backend.update_session(SESSION, validate_body(SessionPatch, patch))
         assert orjson.loads(info.metadata) == {"a": {"c": 2, "d": 1}, "b": 1}
     assert (await log.read_view(SESSION, 0)).head == head + 1
 
@@ -183,7 +183,7 @@ async def test_a_store_that_is_away_or_full_is_no_answer(
     with server.client() as client:
         client.config_set("maxmemory", "1mb")
     with pytest.raises(Refused) as full:
-        await node.backend.update_session(SESSION, validate_patch({"title": "T"}))
+        await node.backend.update_session(SESSION, validate_body(SessionPatch, {"title": "T"}))
     assert full.value.code == "overloaded" and full.value.retry_after_ms
 
     async def away(*_: Any) -> Any:
@@ -195,7 +195,7 @@ async def test_a_store_that_is_away_or_full_is_no_answer(
         node.backend.list_sessions("alice", None, 5),
         node.backend.read_session(SESSION),
         node.backend.read_turns(SESSION, None, 5),
-        node.backend.update_session(SESSION, validate_patch({})),
+        node.backend.update_session(SESSION, validate_body(SessionPatch, {})),
         node.backend.delete_session(SESSION),
     ):
         with pytest.raises(Unlearned):
@@ -209,9 +209,9 @@ async def test_a_turn_that_is_taken_over_amid_renames_keeps_its_answer(
     spec = Spec([{"type": "text", "text": "hi"}], "demo").to_json()
     await other.accept_turn(request(spec=spec))
     await append(other, batch(entries=text(key(), "one ")))
-    await node.backend.update_session(SESSION, validate_patch({"title": "T"}))
+    await node.backend.update_session(SESSION, validate_body(SessionPatch, {"title": "T"}))
     await append(other, batch(entries=text(key(), "two"), counter=1))
-    await node.backend.update_session(SESSION, validate_patch({"title": "U"}))
+    await node.backend.update_session(SESSION, validate_body(SessionPatch, {"title": "U"}))
     with server.client() as client:
         for index in client.keys("tw:{*}.leases"):
             client.zadd(index, {"alice:s1:t1": 1}, xx=True)
@@ -226,7 +226,9 @@ async def test_nothing_private_is_logged_and_a_runner_that_lost_its_session_is_n
     await node.backend.create_turn(
         "alice", "alice", create(model="demo/stall", input=[{"type": "text", "text": secret}])
     )
-    await node.backend.update_session(SESSION, validate_patch({"title": secret, "metadata": {secret: secret}}))
+    await node.backend.update_session(
+        SESSION, validate_body(SessionPatch, {"title": secret, "metadata": {secret: secret}})
+    )
     await node.backend.delete_session(SESSION)
     await asyncio.wait_for(node.running.idle(), 5)
     await until(lambda: not node.running._tasks)

@@ -88,7 +88,7 @@ class Served:
     @asynccontextmanager
     async def client(self) -> AsyncGenerator[Client]:
         client = Client(self.history)
-        driver = self.node._make_driver(client, JSON)
+        driver = self.node._make_driver(client, JSON, None)
         running = asyncio.create_task(driver.run())
         client.say(type="hello", id="h")
         await client.heard("welcome")

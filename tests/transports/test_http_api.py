@@ -31,9 +31,10 @@ from turnwire.ports import Failure, Identity, ListPlace
 from turnwire.settings import Settings
 from turnwire.stores.redis.link import Link
 from turnwire.stores.redis.log import RedisSessionLog
-from turnwire.transports import http_api
-from turnwire.transports.http_api import BODY_BYTES_MAX, HttpApi
+from turnwire.transports import http_api, requests
+from turnwire.transports.http_api import HttpApi
 from turnwire.transports.problems import Problem
+from turnwire.transports.requests import BODY_BYTES_MAX
 from turnwire_protocol.codes import RETRY_ADVICE
 from turnwire_protocol.grammar import check_shape
 from turnwire_protocol.limits import METADATA_BYTES_MAX
@@ -352,6 +353,12 @@ class Tokens:
     async def identify(self, token: str | None) -> Identity | None:
         return None if token is None or not token.startswith("of-") else Identity(token.removeprefix("of-"))
 
+    async def refresh(self) -> bool:
+        return False
+
+    def holds(self, identity: Identity) -> bool:
+        return True
+
 
 @asynccontextmanager
 async def served(app: Any) -> AsyncGenerator[str]:
@@ -482,7 +489,7 @@ async def test_a_body_that_does_not_come_is_not_waited_for(
     inside: tuple[Node, Caller], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, alice = inside
-    monkeypatch.setattr(http_api, "BODY_MS", 50)
+    monkeypatch.setattr(requests, "BODY_MS", 50)
     port = int(alice.base.rpartition(":")[2].partition("/")[0])
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     head = "PATCH /v1/sessions/s1 HTTP/1.1", "Host: localhost", "Authorization: Bearer of-alice", "Content-Length: 9"
@@ -497,7 +504,7 @@ async def test_a_client_that_leaves_amid_its_body_is_no_fault(
 ) -> None:
     _, alice = inside
     began, left = asyncio.Event(), asyncio.Event()
-    body_of = http_api._body
+    body_of = requests._body
 
     async def told(request: Request) -> bytes:
         began.set()
@@ -506,7 +513,7 @@ async def test_a_client_that_leaves_amid_its_body_is_no_fault(
         finally:
             left.set()
 
-    monkeypatch.setattr(http_api, "_body", told)
+    monkeypatch.setattr(requests, "_body", told)
     port = int(alice.base.rpartition(":")[2].partition("/")[0])
     _, writer = await asyncio.open_connection("127.0.0.1", port)
     head = "PATCH /v1/sessions/s1 HTTP/1.1", "Host: localhost", "Authorization: Bearer of-alice", "Content-Length: 50"

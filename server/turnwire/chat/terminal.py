@@ -11,7 +11,7 @@ import re
 import secrets
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import contextmanager
 from typing import Any, Final, Literal, TypeVar
 
@@ -68,6 +68,7 @@ async def run(
     model: str | None = None,
     session: str | None = None,
     codec: Literal["json", "msgpack"] = "json",
+    token: str | None = None,
 ) -> int:
     """Chat until the person leaves, or send `once` and print the answer. The exit code: 1 when something failed."""
     for stream in (sys.stdout, sys.stderr):
@@ -80,13 +81,26 @@ async def run(
         )
         return 1
     try:
-        chat = ChatConnection(url, codec=codec, on_frame=terminal.on_frame, on_status=terminal.on_status)
+        chat = ChatConnection(
+            url,
+            token=None if token is None else _always(token),
+            codec=codec,
+            on_frame=terminal.on_frame,
+            on_status=terminal.on_status,
+        )
         async with chat:
             return await terminal.talk(chat, once)
     except (Unreachable, ServerClosed) as error:
         hint = " Start a server with: turnwire serve" if "connection refused" in str(error) else ""
         terminal.complain(f"{error}{hint}")
         return 1
+
+
+def _always(token: str) -> Callable[[], Awaitable[str]]:
+    async def give() -> str:
+        return token
+
+    return give
 
 
 class Terminal:

@@ -2,7 +2,7 @@
 
 The caller carries out every effect in order, asks `refusal_of` before each Execute, and reports back what became of it
 (`authenticated`, `refreshed`, `session_opened`, `session_left`, `session_emptied`, `turn_taken_up`, `turn_ended`).
-Whatever arrives after a Close is ignored.
+`tick` is due at `deadline_ms`, which any of these may move. Whatever arrives after a Close is ignored.
 
 Commands may be sent together with `hello`, without waiting: they wait here, bounded, until the client is known.
 """
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from turnwire.core.admission import Bucket
+from turnwire.core.credentials import OF_USERS, Scope
 from turnwire.core.errors import error_body
 from turnwire_protocol import limits
 from turnwire_protocol.codec import FrameRefused
@@ -36,6 +37,9 @@ WAITING_COMMANDS_MAX: Final = 64
 REFUSALS_MAX: Final = 200
 REFUSALS_PER_S: Final = 10
 """A client that goes on through so many refusals, faster than this, is not going to stop by itself."""
+
+EXPIRING_MS: Final = 60_000
+"""So long before its token ends a client is told; where less than twice this is left at first, after half of it."""
 
 BURST_S: Final = 2
 """The buckets hold two seconds' worth, so that a page that opens many sessions at once is not refused."""
@@ -69,6 +73,17 @@ Effect = Send | Close | Authenticate | Execute
 
 
 @dataclass(frozen=True, slots=True)
+class Grant:
+    """What a token gives: as whom, to do what, and until when: `ends_ms` by the connection's clock, `expires_at` as the
+    client is told it (ms since 1970)."""
+
+    user: str
+    scopes: frozenset[Scope] = OF_USERS
+    ends_ms: int | None = None
+    expires_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Greeting:
     """What `welcome` says beside the client's own things."""
 
@@ -77,6 +92,14 @@ class Greeting:
     ping_ms: int
     terminal_within_ms: int
     hello_ms: int
+
+
+_NEEDED: Final[dict[str, frozenset[Scope]]] = {
+    "session.open": frozenset(["read"]),
+    "turn.create": frozenset(["read", "write"]),  # it opens the session, too
+    "turn.cancel": frozenset(["write"]),
+    "turn.respond": frozenset(["write"]),
+}
 
 
 def error_frame(
@@ -114,7 +137,9 @@ class Connection:
 
     def __init__(self, connection: str, greeting: Greeting, now_ms: int) -> None:
         self.phase: Literal["greeting", "authenticating", "open", "closed"] = "greeting"
-        self.user = ""
+        self._grant = Grant("")
+        self._expiring_at_ms: int | None = None
+        """When to send auth.expiring; None once it was sent, or where the token does not end."""
         self._connection = connection
         self._greeting = greeting
         self._hello: Hello | None = None
@@ -126,6 +151,11 @@ class Connection:
         self._frames = Bucket.full(frames, frames * BURST_S, now_ms)
         self._bytes = Bucket.full(size, max(size * BURST_S, limits.COMMAND_BYTES_MAX), now_ms)
         self._refusals = Bucket.full(REFUSALS_PER_S, REFUSALS_MAX, now_ms)
+
+    @property
+    def user(self) -> str:
+        """Empty until the client is known."""
+        return self._grant.user
 
     # --- what comes in --------------------------------------------------------------------------------------------
 
@@ -163,32 +193,47 @@ class Connection:
 
     def deadline_ms(self) -> int | None:
         """When `tick` is due next."""
-        return self._hello_by_ms if self.phase == "greeting" else None
+        if self.phase == "greeting":
+            return self._hello_by_ms
+        if self.phase == "open":
+            return self._grant.ends_ms if self._expiring_at_ms is None else self._expiring_at_ms
+        return None
 
     def tick(self, now_ms: int) -> list[Effect]:
         """Time has passed."""
         if self.phase == "greeting" and now_ms >= self._hello_by_ms:
             seconds = self._greeting.hello_ms / 1000
             return self.fail(CloseCode.HELLO_TIMEOUT, "unauthenticated", f"no hello came within {seconds:g} s")
+        if self.phase != "open":
+            return []
+        if self._grant.ends_ms is not None and now_ms >= self._grant.ends_ms:
+            return self.token_ended()
+        if self._expiring_at_ms is not None and now_ms >= self._expiring_at_ms:
+            self._expiring_at_ms = None
+            return [Send({"type": "auth.expiring", "expires_at": self._grant.expires_at})]
         return []
+
+    def token_ended(self) -> list[Effect]:
+        """Its time is over, or it was revoked. What runs goes on; the client may come back with another token."""
+        return self.fail(CloseCode.TOKEN_EXPIRED, "token_expired", "the token is over; come back with a new one")
 
     # --- what became of effects -----------------------------------------------------------------------------------
 
-    def authenticated(self, user: str | None) -> list[Effect]:
+    def authenticated(self, grant: Grant | None, now_ms: int) -> list[Effect]:
         """The answer to Authenticate; None: the token is nobody's."""
         if self.phase != "authenticating" or self._hello is None:
             return []
         hello = self._hello
-        if user is None:
+        if grant is None:
             return self.fail(CloseCode.UNAUTHENTICATED, "unauthenticated", "the token was not accepted", hello)
         self.phase = "open"
-        self.user = user
+        self._take(grant, now_ms)
         greeting = self._greeting
         welcome = reply(
             "welcome",
             hello,
             connection=self._connection,
-            user=user,
+            user=grant.user,
             features=[name for name in FEATURES if not hello.features or name in hello.features],
             models=list(greeting.models),
             limits=greeting.limits.model_dump(),
@@ -201,20 +246,23 @@ class Connection:
             effects.extend(self._command(command))
         return effects
 
-    def refreshed(self, command: AuthRefresh, user: str | None, expires_at: int | None) -> list[Effect]:
+    def refreshed(self, command: AuthRefresh, grant: Grant | None, now_ms: int) -> list[Effect]:
         """The answer to an Execute of auth.refresh."""
         if self.phase != "open":
             return []
-        if user is None:
+        if grant is None:
             return [Send(error_frame("unauthenticated", "the token was not accepted", command=command))]
-        if user != self.user:
+        if grant.user != self.user:
             return self.fail(CloseCode.FORBIDDEN, "forbidden", "the token is another user's", command)
-        return [Send(reply("ack", command, expires_at=expires_at))]
+        self._take(grant, now_ms)
+        return [Send(reply("ack", command, expires_at=grant.expires_at))]
 
     def refusal_of(self, command: AnyCommand) -> Frame | None:
-        """The answer to a command that goes beyond what this connection may have; ask when it is carried out, because
-        several may have been sent together."""
+        """The answer to a command that goes beyond what this connection may do or have; ask when it is carried out,
+        because several may have been sent together."""
         allowed = self._greeting.limits
+        if missing := _NEEDED.get(command.type, frozenset()) - self._grant.scopes:
+            return error_frame("forbidden", f"the token does not allow to {min(missing)} here", command=command)
         if not isinstance(command, SessionOpen | TurnCreate):
             return None
         if command.session not in self._sessions and len(self._sessions) >= allowed.sessions_open_max:
@@ -258,6 +306,13 @@ class Connection:
         return [Send(frame), Close(close)]
 
     # --- within ---------------------------------------------------------------------------------------------------
+
+    def _take(self, grant: Grant, now_ms: int) -> None:
+        self._grant = grant
+        self._expiring_at_ms = None
+        if grant.ends_ms is not None:
+            left_ms = max(0, grant.ends_ms - now_ms)
+            self._expiring_at_ms = grant.ends_ms - min(EXPIRING_MS, left_ms // 2)
 
     def _greeted(self, hello: Hello) -> list[Effect]:
         if self.phase != "greeting":

@@ -18,12 +18,13 @@ from turnwire.core.connection import (
     Connection,
     Effect,
     Execute,
+    Grant,
     Greeting,
     Send,
     error_frame,
     reply,
 )
-from turnwire.ports import Authenticator, Clock, Failure, SessionKey
+from turnwire.ports import Authenticator, Clock, Failure, Identity, SessionKey
 from turnwire.runtime.backend import Backend, Refused, Unlearned
 from turnwire.runtime.sender import Cursor, Gone, OpenCursor, Sender, Socket
 from turnwire.runtime.session_hub import Feed, SessionHub
@@ -33,6 +34,8 @@ from turnwire_protocol.commands import AuthRefresh, SessionClose, SessionOpen, T
 from turnwire_protocol.events import Frame
 
 COMMANDS_MAX: Final = 128
+
+STORE_AWAY: Final = "The store did not answer; reconnect and send this again."
 
 _log = structlog.get_logger(__name__)
 
@@ -47,7 +50,10 @@ class DriverLimits:
 
 
 class ConnectionDriver:
-    """One connection, from its handshake to its end. `run` returns when it is over."""
+    """One connection, from its handshake to its end. `run` returns when it is over.
+
+    `token` came with the handshake, and counts where `hello` has none.
+    """
 
     def __init__(
         self,
@@ -61,6 +67,7 @@ class ConnectionDriver:
         greeting: Greeting,
         clock: Clock,
         limits: DriverLimits,
+        token: str | None = None,
     ) -> None:
         self._socket = socket
         self._codec = codec
@@ -69,6 +76,10 @@ class ConnectionDriver:
         self._authenticator = authenticator
         self._clock = clock
         self._limits = limits
+        self._token = token
+        self._identity: Identity | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at_ms: int | None = None
         self._core = Connection(connection, greeting, clock.monotonic_ms())
         self._sender = Sender(
             socket,
@@ -92,10 +103,13 @@ class ConnectionDriver:
         """Serve the client until it is gone or closed."""
         sending = asyncio.create_task(self._sender.run(), name="sending")
         receiving = asyncio.create_task(self._receive_until_gone(), name="receiving")
+        self._set_timer()
         try:
             await asyncio.wait((sending, receiving), return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._ending = True
+            if self._timer is not None:
+                self._timer.cancel()
             for task in (sending, receiving):
                 task.cancel()
             outcomes = await asyncio.gather(sending, receiving, return_exceptions=True)
@@ -120,27 +134,44 @@ class ConnectionDriver:
         self._core.phase = "closed"
         self._push(Close(code))
 
+    def check_identity(self) -> None:
+        """Close if the client's token was revoked."""
+        if self._identity is not None and not self._authenticator.holds(self._identity):
+            self._end_token(self._core.token_ended())
+
+    # --- time -----------------------------------------------------------------------------------------------------
+
+    def _set_timer(self) -> None:
+        """One timer for whatever the core waits for next; an idle connection has none."""
+        due_ms = self._core.deadline_ms()
+        if due_ms == self._timer_at_ms:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._timer_at_ms = None, due_ms
+        if due_ms is not None and not self._ending:
+            left_ms = max(0, due_ms - self._clock.monotonic_ms())
+            self._timer = asyncio.get_running_loop().call_later(left_ms / 1000, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = self._timer_at_ms = None
+        self._end_token(self._core.tick(self._clock.monotonic_ms()))
+        self._set_timer()
+
+    def _end_token(self, effects: Sequence[Effect]) -> None:
+        """Carry out effects that may end the token, and with it what was to be done in its name."""
+        if self._core.phase == "closed":
+            self._commands.clear()
+        self._carry_out(effects)
+
     # --- receiving ------------------------------------------------------------------------------------------------
 
     async def _receive_until_gone(self) -> None:
         try:
-            await self._receive_hello()
             while True:
                 self._take_in(await self._socket.receive())
         except Gone:
             return
-
-    async def _receive_hello(self) -> None:
-        """Until hello has come, the wait has a deadline."""
-        while (deadline_ms := self._core.deadline_ms()) is not None:
-            left_ms = max(0, deadline_ms - self._clock.monotonic_ms())
-            try:
-                async with asyncio.timeout(left_ms / 1000):
-                    message = await self._socket.receive()
-            except TimeoutError:
-                self._carry_out(self._core.tick(self._clock.monotonic_ms()))
-            else:
-                self._take_in(message)
 
     def _take_in(self, message: str | bytes) -> None:
         now_ms = self._clock.monotonic_ms()
@@ -177,8 +208,7 @@ class ConnectionDriver:
             while self._commands and not self._ending:
                 effect = self._commands.popleft()
                 if isinstance(effect, Authenticate):
-                    identity = await self._authenticator.identify(effect.token)
-                    self._carry_out(self._core.authenticated(None if identity is None else identity.user))
+                    await self._authenticate(effect)
                 else:
                     await self._execute(effect)
         except Exception as error:
@@ -186,6 +216,32 @@ class ConnectionDriver:
             self._carry_out(self._core.fail(CloseCode.INTERNAL, "internal", "Something went wrong on our side."))
         finally:
             self._working = None
+
+    async def _authenticate(self, effect: Authenticate) -> None:
+        try:
+            grant = await self._identify(self._token if effect.token is None else effect.token)
+        except Failure:
+            self._carry_out(self._core.fail(CloseCode.INTERNAL, "internal", STORE_AWAY))
+            return
+        self._carry_out(self._core.authenticated(grant, self._clock.monotonic_ms()))
+        self._set_timer()
+
+    async def _identify(self, token: str | None) -> Grant | None:
+        """What a token gives here and now; its identity is what revocations are checked against from then on."""
+        identity = await self._authenticator.identify(token)
+        if identity is None:
+            return None
+        if self._core.user in ("", identity.user):  # another user's closes the connection
+            self._identity = identity
+        ends_ms = None
+        if identity.expires_at is not None:
+            ends_ms = self._clock.monotonic_ms() + identity.expires_at - self._clock.now_ms()
+        return Grant(identity.user, identity.scopes, ends_ms, identity.expires_at)
+
+    async def _refresh(self, command: AuthRefresh) -> None:
+        grant = await self._identify(command.token)
+        self._carry_out(self._core.refreshed(command, grant, self._clock.monotonic_ms()))
+        self._set_timer()
 
     async def _execute(self, effect: Execute) -> None:
         command = effect.command
@@ -208,10 +264,7 @@ class ConnectionDriver:
                     result = await self._backend.cancel_turn(self._core.user, self._core.user, command)
                     self._push(reply("ack", command, session=command.session, turn=command.turn, result=result))
                 case AuthRefresh():
-                    identity = await self._authenticator.identify(command.token)
-                    user = None if identity is None else identity.user
-                    expires_at = None if identity is None else identity.expires_at
-                    self._carry_out(self._core.refreshed(command, user, expires_at))
+                    await self._refresh(command)
                 case _:
                     await self._backend.respond(self._core.user, self._core.user, command)
                     self._push(reply("ack", command, session=command.session, turn=command.turn))
@@ -219,8 +272,7 @@ class ConnectionDriver:
             frame = error_frame(refused.code, refused.message, command=command, retry_after_ms=refused.retry_after_ms)
             self._push(frame)
         except (Unlearned, Failure):
-            message = "The store did not answer; reconnect and send this again."
-            self._carry_out(self._core.fail(CloseCode.INTERNAL, "internal", message, command))
+            self._carry_out(self._core.fail(CloseCode.INTERNAL, "internal", STORE_AWAY, command))
 
     async def _open(self, command: SessionOpen) -> None:
         history = self._limits.history if command.history is None else command.history

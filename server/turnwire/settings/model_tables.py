@@ -1,17 +1,14 @@
-"""The tables inside a [models.NAME] table, each a few values that belong together, and the kinds that values are of."""
+"""The tables inside a [models.NAME] table, each a few values that belong together."""
 
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
+
+from turnwire.settings.kinds import Frozen, Millis, Whole
 
 USD_MAX = 1_000_000
-
-
-def _whole(value: object) -> object:
-    """True is no 1 and 1.5 is no 1: as text they are refused with the same words as any other text."""
-    return str(value) if isinstance(value, bool | float) else value
 
 
 def _dollars(value: Any) -> Decimal:
@@ -25,14 +22,7 @@ def _dollars(value: Any) -> Decimal:
     return amount
 
 
-Whole = Annotated[int, BeforeValidator(_whole)]
-Millis = Annotated[Whole, Field(ge=100, le=3_600_000)]
-Count = Annotated[Whole, Field(ge=1, le=1_000_000)]
 Dollars = Annotated[Decimal, BeforeValidator(_dollars), PlainSerializer(float)]
-
-
-class Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
 
 
 class DeadlineSettings(Frozen):

@@ -4,7 +4,6 @@ Nothing is read here. What must hold between several settings is checked here to
 could not work.
 """
 
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, cast
 from urllib.parse import urlsplit
@@ -13,16 +12,14 @@ from pydantic import Field, JsonValue, SecretStr, StringConstraints, field_valid
 
 from turnwire.identity.origins import fault_of_origin
 from turnwire.providers.openai_chat_dialects import DialectName
+from turnwire.settings.auth import AuthSettings, fault_of_auth, is_loopback
+from turnwire.settings.kinds import Count, Frozen, Millis, Texts, Whole
 from turnwire.settings.model_tables import (
     BudgetSettings,
-    Count,
     DeadlineSettings,
-    Frozen,
-    Millis,
     PriceSettings,
     RecordedSettings,
     RetrySettings,
-    Whole,
 )
 from turnwire_protocol import limits
 
@@ -40,7 +37,6 @@ DEMO_MODELS: Final = (
     "demo/tool",
     "demo/reasoning",
 )
-AUTH_LATER: Final = ("api_key", "jwt")
 FIXED_PARAMS: Final = frozenset(
     [
         *("messages", "model", "n", "response_format", "stream", "stream_options", "tools"),
@@ -154,13 +150,13 @@ def demo_tables() -> dict[str, ModelSettings]:
     }
 
 
-class Settings(Frozen):
+class Settings(AuthSettings):
     """All settings of one node. `models` holds what clients may choose; the first of them is the default."""
 
     host: Annotated[str, StringConstraints(min_length=1)] = "127.0.0.1"
     port: Annotated[Whole, Field(ge=0, le=65_535)] = 8_000
-    allowed_origins: tuple[str, ...] = ()
     workers: Annotated[Whole, Field(ge=1, le=64)] = 1
+    allowed_origins: Texts = ()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     drain_ms: Annotated[Whole, Field(ge=0, le=3_600_000)] = 30_000
     hello_ms: Millis = 5_000
@@ -175,8 +171,6 @@ class Settings(Frozen):
     renew_ms: Millis = 3_000
     sweep_ms: Millis = 2_000
     store_grace_ms: Annotated[Whole, Field(ge=0, le=600_000)] = 30_000
-
-    auth: Literal["anonymous"] | None = None
 
     frames_per_s: Count = 100
     bytes_per_s: Annotated[Whole, Field(ge=1_024, le=1_000_000_000)] = 1_048_576
@@ -194,12 +188,7 @@ class Settings(Frozen):
     @property
     def on_loopback(self) -> bool:
         """Whether only this machine can reach the server."""
-        return _is_loopback(self.host)
-
-    @field_validator("allowed_origins", mode="before")
-    @classmethod
-    def _listed(cls, value: object) -> object:
-        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+        return is_loopback(self.host)
 
     @field_validator("allowed_origins")
     @classmethod
@@ -207,13 +196,6 @@ class Settings(Frozen):
         for origin in value:
             if (fault := fault_of_origin(origin)) is not None:
                 raise ValueError(fault)
-        return value
-
-    @field_validator("auth", mode="before")
-    @classmethod
-    def _auth_of_this_version(cls, value: object) -> object:
-        if value in AUTH_LATER:
-            raise ValueError("must be anonymous in this version: api_key and jwt come in a later one")
         return value
 
     @field_validator("redis_url")
@@ -228,9 +210,11 @@ class Settings(Frozen):
         if self.auth is None and not self.on_loopback:
             raise ValueError(
                 f"{named('host')} is {self.host}, which other machines can reach, and nothing says who may come in: "
-                f"set {named('auth')} to anonymous if everyone who gets there may be one and the same user, or keep "
-                "to 127.0.0.1; api_key and jwt come in a later version."
+                f"set {named('auth')} to api_key or jwt (docs/security.md), to anonymous if everyone who gets there "
+                "may be one and the same user, or keep to 127.0.0.1."
             )
+        if (fault := fault_of_auth(self, named)) is not None:
+            raise ValueError(fault)
         if self.renew_ms * 2 > self.lease_ms:
             raise ValueError(
                 f"{named('renew_ms')} is {self.renew_ms}, but must be at most half of {named('lease_ms')}, which is "
@@ -255,6 +239,8 @@ class Settings(Frozen):
             shown.setdefault(section, {})[key] = getattr(self, name)
         shown["store"]["url"] = _masked_url(self.redis_url)
         del shown["store"]["url_env"]
+        shown["auth"]["secret"] = None if self.jwt_secret is None else "***"
+        del shown["auth"]["secret_env"]
         shown["models"]["default"] = next(iter(self.models))
         for name, table in self.models.items():
             unused = {"base_url"} if table.provider == "demo" else set[str]()
@@ -270,6 +256,8 @@ PLACES: Final[dict[str, tuple[str, str]]] = {
     "redis_url": ("store", "url_env"),
     "store_grace_ms": ("store", "grace_ms"),
     "auth": ("auth", "mode"),
+    "jwt_secret": ("auth", "secret_env"),
+    **{f"jwt_{key}": ("auth", key) for key in ("jwks_url", "issuer", "audience", "algorithms", "leeway_ms")},
     **{name: ("limits", name) for name in ("frames_per_s", "bytes_per_s", "sessions_open_max", "turns_running_max")},
     **{name: ("limits", name) for name in ("command_bytes_max", "input_bytes_max", "input_wait_ms")},
     "model": ("models", "default"),
@@ -283,13 +271,6 @@ def named(name: str) -> str:
     """Both names of a setting."""
     section, key = PLACES[name]
     return f"TURNWIRE_{name.upper()} ([{section}] {key})"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 def _masked_url(url: SecretStr | None) -> str | None:

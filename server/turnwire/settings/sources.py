@@ -12,7 +12,6 @@ from pydantic import SecretStr
 from turnwire.settings.sentences import SettingsError, nearest, validated
 from turnwire.settings.shapes import (
     ANTHROPIC_URL,
-    AUTH_LATER,
     DEMO_MODELS,
     OPENAI_URL,
     PLACES,
@@ -40,6 +39,10 @@ _OWN_URLS: Final = {
 }
 """Where a table's requests go when it does not say, and which wants a key."""
 
+SECRET_NAMES: Final = frozenset(["redis_url", "jwt_secret"])
+_SECRET_PLACES: Final = frozenset(PLACES[name] for name in SECRET_NAMES)
+"""A file names the variable that holds such a value: an address may hold a password."""
+
 _BY_PLACE: Final = {place: name for name, place in PLACES.items()}
 _BY_VARIABLE: Final = {f"TURNWIRE_{name.upper()}": name for name in PLACES}
 
@@ -57,10 +60,9 @@ def load(
     file = _read_file(config_path, given)
     values = file.values | {name: given[variable] for variable, name in _BY_VARIABLE.items() if variable in given}
     values |= {name: value for name, value in (overrides or {}).items() if value is not None}
-    if values.get("auth") not in AUTH_LATER:  # whose variables this version does not know either
-        _refuse_unknown_variables(given, file.variables)
-    if "redis_url" in values:
-        values["redis_url"] = SecretStr(str(values["redis_url"]))
+    _refuse_unknown_variables(given, file.variables)
+    for name in SECRET_NAMES & values.keys():
+        values[name] = SecretStr(str(values[name]))
     settings = validated(Settings, values, lambda steps: named(steps[0]) if steps else "")
     return settings.model_copy(update={"models": _models(settings, file.tables, given)})
 
@@ -98,19 +100,18 @@ def _read_file(path: Path | None, given: Mapping[str, str]) -> _File:
 
 
 def _read_section(file: _File, section: str, table: dict[str, Any], given: Mapping[str, str]) -> None:
-    if section == "auth" and table.get("mode") in AUTH_LATER:
-        table = {"mode": table["mode"]}  # what else stands there belongs to the later version
     for key, value in table.items():
         if section == "models" and isinstance(value, dict):
             file.tables[key] = cast("dict[str, Any]", value)
             file.variables.add(str(file.tables[key].get("key_env")))
-        elif (section, key) == ("store", "url_env"):
+        elif (section, key) in _SECRET_PLACES:
             file.variables.add(str(value))
-            file.values["redis_url"] = _variable(str(value), "[store] url_env", given)
-        elif (section, key) == ("store", "url"):
+            file.values[_BY_PLACE[section, key]] = _variable(str(value), f"[{section}] {key}", given)
+        elif (section, f"{key}_env") in _SECRET_PLACES:
+            variable = f"TURNWIRE_{_BY_PLACE[section, f'{key}_env'].upper()}"
             raise SettingsError(
-                "[store] url is refused, because a store's address may hold its password: set it in the environment "
-                "as TURNWIRE_REDIS_URL, or name the variable that holds it with url_env."
+                f"[{section}] {key} is refused, because a file is read by many and this may hold a secret: set it in "
+                f"the environment as {variable}, or name the variable that holds it with {key}_env."
             )
         elif (section, key) in _BY_PLACE:
             file.values[_BY_PLACE[section, key]] = value
@@ -126,7 +127,7 @@ def _variable(variable: str, named_by: str, given: Mapping[str, str]) -> str:
 
 
 def _refuse_unknown_variables(given: Mapping[str, str], named: set[str]) -> None:
-    known = {*_BY_VARIABLE, "TURNWIRE_CONFIG"}
+    known = {*_BY_VARIABLE, "TURNWIRE_CONFIG", "TURNWIRE_TOKEN"}
     for name in sorted(given):
         if name.startswith("TURNWIRE_") and name not in known | named:
             raise SettingsError(f"{name} is set, but is no setting; {nearest(name, sorted(known))}")

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders, QueryParams
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
@@ -20,6 +20,7 @@ from starlette.websockets import WebSocketClose
 
 from turnwire.ports import Failure
 from turnwire.runtime.backend import Refused, Unlearned
+from turnwire.transports.bearer import TOKEN_PARAMETERS
 from turnwire.transports.problems import Problem
 from turnwire_protocol.codes import ErrorCode
 
@@ -72,6 +73,8 @@ class HttpGate:
         try:
             if not permitted:
                 raise Problem(403, "forbidden", _FOREIGN)
+            if TOKEN_PARAMETERS & {name.lower() for name in QueryParams(scope["query_string"])}:
+                raise Problem(400, "bad_frame", _NO_TOKEN_THERE)
             if scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
                 await Response(status_code=204, headers=_PREFLIGHT_HEADERS)(scope, receive, send_with_headers)
                 return
@@ -87,6 +90,10 @@ class HttpGate:
 _FOREIGN: Final = (
     "This server does not serve pages of that origin, or does not know that it is reached by that name. "
     "Its allowed_origins (TURNWIRE_ALLOWED_ORIGINS) name those that it serves."
+)
+
+_NO_TOKEN_THERE: Final = (
+    "A token must not stand in the address, which ends up in logs: send it in the header Authorization, as Bearer."
 )
 
 

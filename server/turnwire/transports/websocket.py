@@ -2,6 +2,9 @@
 
 A handshake is accepted before anything is refused, because a browser tells its page nothing of a refused one. The one
 exception is a foreign Origin: such a page is to learn nothing at all.
+
+A token may come in `hello`, in an Authorization header, or, from browsers that can set no header, as a subprotocol that
+is offered but never selected. It may not come in the address, which proxies, browsers and logs keep.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,13 +15,16 @@ from starlette.types import Receive, Scope, Send
 from turnwire.core.connection import error_frame
 from turnwire.runtime.connection_driver import ConnectionDriver
 from turnwire.runtime.sender import Gone, Socket
+from turnwire.transports.bearer import SUBPROTOCOL_PREFIX, bearer_token, offered_token
 from turnwire.transports.uvicorn_protocol import EXTENSION, OPCODE_BINARY, OPCODE_TEXT, TurnwireProtocol
 from turnwire_protocol.codec import CODECS, JSON, Codec
 from turnwire_protocol.codes import CloseCode
+from turnwire_protocol.events import Frame
 
 SUBPROTOCOL_CHARS_MAX: Final = 128
 
-MakeDriver = Callable[[Socket, Codec], ConnectionDriver]
+MakeDriver = Callable[[Socket, Codec, str | None], ConnectionDriver]
+"""Of a socket, its encoding, and the token that came with the handshake."""
 OriginCheck = Callable[[str | None, str | None], bool]
 """Whether a page of this Origin may connect to this Host."""
 
@@ -36,14 +42,19 @@ class WebSocketEndpoint:
         if not self._permits(_header(scope, b"origin"), _header(scope, b"host")):
             await _refuse(send, 403, b"This origin may not connect.\n")
             return
-        offered: list[str] = scope["subprotocols"]
+        offered = [name for name in scope["subprotocols"] if not name.startswith(SUBPROTOCOL_PREFIX)]
         codec = next((CODECS[name] for name in offered if name in CODECS), None)
         if codec is None and offered:
             await _refuse_subprotocol(send, offered[0])
             return
-        await send({"type": "websocket.accept", "subprotocol": codec.subprotocol if codec else None})
+        subprotocol = codec.subprotocol if codec else None
+        if scope["query_string"]:
+            await _close_with(send, subprotocol, CloseCode.UNAUTHENTICATED, error_frame("unauthenticated", _NO_QUERY))
+            return
+        token = offered_token(scope["subprotocols"]) or bearer_token(_values(scope, b"authorization"))
+        await send({"type": "websocket.accept", "subprotocol": subprotocol})
         protocol = cast("TurnwireProtocol", scope["extensions"][EXTENSION])
-        driver = self._make_driver(AsgiSocket(protocol, codec or JSON, receive, send), codec or JSON)
+        driver = self._make_driver(AsgiSocket(protocol, codec or JSON, receive, send), codec or JSON, token)
         self.connections.add(driver)
         try:
             await driver.run()
@@ -87,10 +98,21 @@ class AsgiSocket:
         self._protocol.abort()
 
 
+_NO_QUERY: Final = (
+    "The address of the socket takes no query: what stands there ends up in logs. Send the token in hello, in an "
+    "Authorization header or as a subprotocol."
+)
+
+
+def _values(scope: Scope, name: bytes) -> list[str]:
+    headers = cast("list[tuple[bytes, bytes]]", scope["headers"])
+    return [value.decode("latin-1") for key, value in headers if key == name]
+
+
 def _header(scope: Scope, name: bytes) -> str | None:
-    values = [value for key, value in cast("list[tuple[bytes, bytes]]", scope["headers"]) if key == name]
+    values = _values(scope, name)
     # Two Origin headers are nobody's honest request: joined they match nothing.
-    return b",".join(values).decode("latin-1") if values else None
+    return ",".join(values) if values else None
 
 
 async def _refuse(send: Send, status: int, body: bytes) -> None:
@@ -107,6 +129,13 @@ async def _refuse_subprotocol(send: Send, offered: str) -> None:
         return
     known = ", ".join(CODECS)
     frame = error_frame("unsupported", f"This server speaks {known}.")
-    await send({"type": "websocket.accept", "subprotocol": offered})
-    await send({"type": "websocket.send", "text": JSON.encode(frame).decode()})
-    await send({"type": "websocket.close", "code": int(CloseCode.UNSUPPORTED_VERSION)})
+    await _close_with(send, offered, CloseCode.UNSUPPORTED_VERSION, frame)
+
+
+async def _close_with(send: Send, subprotocol: str | None, code: CloseCode, frame: Frame) -> None:
+    """Accept, say why not, and close."""
+    codec = CODECS.get(subprotocol or "", JSON)
+    said = codec.encode(frame)
+    await send({"type": "websocket.accept", "subprotocol": subprotocol})
+    await send({"type": "websocket.send", **({"bytes": said} if codec.binary else {"text": said.decode()})})
+    await send({"type": "websocket.close", "code": int(code)})

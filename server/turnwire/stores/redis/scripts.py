@@ -55,6 +55,10 @@ UPDATE: Final = _script("update_session", "_session", "_turns", "_summary")
 DELETE: Final = _script("delete_session", "_session", "_turns", "_forget")
 EXPIRE: Final = _script("expire_session", "_session", "_turns", "_forget")
 LIST_DUE: Final = _script("list_due")
+READ_CREDENTIALS: Final = _script("read_credentials")
+ADD_KEY: Final = _script("add_key")
+REMOVE_KEY: Final = _script("remove_key")
+END_TOKENS: Final = _script("end_tokens")
 
 ALL: Final = (
     APPEND,
@@ -75,6 +79,10 @@ ALL: Final = (
     DELETE,
     EXPIRE,
     LIST_DUE,
+    READ_CREDENTIALS,
+    ADD_KEY,
+    REMOVE_KEY,
+    END_TOKENS,
 )
 
 
