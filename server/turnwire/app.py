@@ -11,9 +11,10 @@ import os
 import secrets
 import signal
 import socket
+import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from importlib import metadata
 from typing import Any, Final
 
@@ -23,7 +24,7 @@ from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 
 from turnwire.core.connection import Greeting
-from turnwire.entrance import Entrance, open_entrance
+from turnwire.entrance import Entrance, door_of, open_entrance
 from turnwire.identity.origins import OriginPolicy
 from turnwire.models import Record, open_models
 from turnwire.ports import Clock, Failure, Model, SessionKey, SessionLog
@@ -41,10 +42,14 @@ from turnwire.storage import StartError, Store, open_store
 from turnwire.transports.http_api import HttpApi
 from turnwire.transports.pages import Readiness, page_routes
 from turnwire.transports.token_api import TokenApi
+from turnwire.transports.uvicorn_http import TurnwireConfig
 from turnwire.transports.uvicorn_protocol import TurnwireProtocol
 from turnwire.transports.websocket import WebSocketEndpoint
 from turnwire_protocol.codec import Codec
 from turnwire_protocol.values import Limits
+
+if sys.platform != "win32":
+    import resource
 
 PING_S: Final = 20
 PONG_S: Final = 20
@@ -54,6 +59,9 @@ TRANSPORT_FRAME_BYTES_FACTOR: Final = 2
 HISTORY_TURNS: Final = 50
 CHECK_MS: Final = 3_000
 BACKLOG: Final = 2_048
+FILES_BESIDE: Final = 1_000
+"""Open files that are no client's: upstream connections, the store, libraries."""
+
 
 _log = structlog.get_logger(__name__)
 
@@ -127,7 +135,8 @@ class Node:
             hello_ms=settings.hello_ms,
         )
         self.origins = OriginPolicy(frozenset(settings.allowed_origins))
-        self.endpoint = WebSocketEndpoint(self._make_driver, self.origins.permits)
+        self.door = door_of(settings)
+        self.endpoint = WebSocketEndpoint(self._make_driver, self.origins.permits, self.door.wait_for_turn)
         self.api = HttpApi(
             self.backend,
             entrance.authenticator,
@@ -142,6 +151,7 @@ class Node:
             "nudges": self.hub.follow_nudges(),
             "check": self.hub.check_forever(),
             "reaper": self.reaper.run(),
+            "door": self.door.sweep_forever(),
             "revocation": close_revoked(self._entrance.authenticator, self.endpoint.connections),
         }
 
@@ -216,6 +226,7 @@ async def serve(
         if listening is None:
             listening = listen(settings)
         stack.callback(listening.close)
+        _allow_files(settings.connections_max + FILES_BESIDE)
         store = await stack.enter_async_context(open_store(settings))
         models = await stack.enter_async_context(open_models(settings, record))
         try:
@@ -224,18 +235,14 @@ async def serve(
             raise StartError(f"The keys could not be read from the store: {failure.kind}.") from failure
         node = Node(settings, store.log, models, SystemClock(), entrance)
         server = _Server(
-            uvicorn.Config(
+            TurnwireConfig(
                 node.application(),
+                door=node.door,
                 ws=TurnwireProtocol,
                 ws_max_size=TRANSPORT_FRAME_BYTES_FACTOR * settings.command_bytes_max,
                 ws_per_message_deflate=False,
                 ws_ping_interval=PING_S,
                 ws_ping_timeout=PONG_S,
-                http="h11",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
                 backlog=BACKLOG,
             )
         )
@@ -253,6 +260,19 @@ async def serve(
         await serving
         if background.done():
             raise StartError(f"The node stopped, because {background.result()}.")
+
+
+def _allow_files(wanted: int) -> None:
+    """Let this process have as many open files as it may have connections, as far as it may raise that itself."""
+    if sys.platform == "win32":
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if resource.RLIM_INFINITY != soft < most:
+        with suppress(OSError, ValueError):  # some systems have a bound of their own below what they call unlimited
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    if most < wanted:
+        _log.warning("few_files", connections=most - FILES_BESIDE, setting="connections_max")
 
 
 def listen(settings: Settings) -> socket.socket:

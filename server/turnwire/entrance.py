@@ -15,6 +15,7 @@ from turnwire.identity.jwt_auth import KeySource, SharedSecret, WebTokens
 from turnwire.identity.web_tokens import Demands
 from turnwire.ports import Authenticator, CredentialStore, TokenMint
 from turnwire.settings import Settings
+from turnwire.transports.door import Door, DoorLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,17 @@ class Entrance:
     def asks(self) -> bool:
         """Whether anybody is asked who they are."""
         return not isinstance(self.authenticator, Anonymous)
+
+
+def door_of(settings: Settings) -> Door:
+    """The door that all connections of a process come through."""
+    limits = DoorLimits(
+        connections_max=settings.connections_max,
+        per_address_max=settings.connections_per_address_max,
+        accepts_per_s=settings.accepts_per_s,
+        trusted_proxies=settings.proxy_networks,
+    )
+    return Door(limits)
 
 
 @asynccontextmanager

@@ -14,6 +14,8 @@ import uvicorn
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from turnwire.transports.door import Door, DoorLimits
+from turnwire.transports.uvicorn_http import TurnwireConfig
 from turnwire.transports.uvicorn_protocol import EXTENSION, OPCODE_BINARY, OPCODE_TEXT, TurnwireProtocol, frame_header
 
 LENGTHS = (0, 1, 125, 126, 65_535, 65_536, 200_000)
@@ -41,8 +43,8 @@ class App:
 async def served() -> AsyncIterator[tuple[App, int]]:
     app = App()
     listening = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(
-        app, ws=TurnwireProtocol, lifespan="off", log_config=None, ws_ping_interval=0.2, ws_ping_timeout=0.2
+    config = TurnwireConfig(
+        app, door=Door(DoorLimits()), ws=TurnwireProtocol, ws_ping_interval=0.2, ws_ping_timeout=0.2
     )
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listening]))

@@ -8,6 +8,7 @@ Every reason to refuse is told to the log alone, as a word of this file; whoever
 was not accepted.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,12 +16,15 @@ from typing import Any, Final
 import jwt
 import structlog
 
+from turnwire.core.admission import Bucket
 from turnwire.core.credentials import OF_USERS, TOKEN_LIFE_MAX_MS, Scope
 from turnwire.ports import Identity
 from turnwire_protocol import limits
 
 SCOPE_PREFIX: Final = "turnwire:"
 TIME_S_MAX: Final = 2**40
+
+_lines = Bucket.full(1, 20, 0)
 
 _log = structlog.get_logger(__name__)
 
@@ -75,8 +79,9 @@ def identity_in(token: str, key: jwt.PyJWK | bytes, demands: Demands) -> Identit
 
 
 def told(refusal: Unacceptable) -> None:
-    """Log why a token was refused."""
-    _log.info("token_refused", why=str(refusal))
+    """Log why a token was refused; of many at once only some, because strangers decide how many there are."""
+    if not _lines.take(1, time.monotonic_ns() // 1_000_000):
+        _log.info("token_refused", why=str(refusal))
 
 
 def _words_of(error: jwt.PyJWTError) -> str:

@@ -13,6 +13,7 @@ from pydantic import Field, JsonValue, SecretStr, StringConstraints, field_valid
 from turnwire.identity.origins import fault_of_origin
 from turnwire.providers.openai_chat_dialects import DialectName
 from turnwire.settings.auth import AuthSettings, fault_of_auth, is_loopback
+from turnwire.settings.door import DoorSettings
 from turnwire.settings.kinds import Count, Frozen, Millis, Texts, Whole
 from turnwire.settings.model_tables import (
     BudgetSettings,
@@ -150,7 +151,7 @@ def demo_tables() -> dict[str, ModelSettings]:
     }
 
 
-class Settings(AuthSettings):
+class Settings(AuthSettings, DoorSettings):
     """All settings of one node. `models` holds what clients may choose; the first of them is the default."""
 
     host: Annotated[str, StringConstraints(min_length=1)] = "127.0.0.1"
@@ -259,6 +260,8 @@ PLACES: Final[dict[str, tuple[str, str]]] = {
     "jwt_secret": ("auth", "secret_env"),
     **{f"jwt_{key}": ("auth", key) for key in ("jwks_url", "issuer", "audience", "algorithms", "leeway_ms")},
     **{name: ("limits", name) for name in ("frames_per_s", "bytes_per_s", "sessions_open_max", "turns_running_max")},
+    "trusted_proxies": ("server", "trusted_proxies"),
+    **{name: ("limits", name) for name in ("connections_max", "connections_per_address_max", "accepts_per_s")},
     **{name: ("limits", name) for name in ("command_bytes_max", "input_bytes_max", "input_wait_ms")},
     "model": ("models", "default"),
     "demo_models": ("models", "demo_models"),

@@ -7,7 +7,7 @@ A token may come in `hello`, in an Authorization header, or, from browsers that 
 is offered but never selected. It may not come in the address, which proxies, browsers and logs keep.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, cast
 
 from starlette.types import Receive, Scope, Send
@@ -23,6 +23,9 @@ from turnwire_protocol.events import Frame
 
 SUBPROTOCOL_CHARS_MAX: Final = 128
 
+WaitForTurn = Callable[[], Awaitable[int]]
+"""Returns 0 when it is this handshake's turn, else in how many ms it could be."""
+
 MakeDriver = Callable[[Socket, Codec, str | None], ConnectionDriver]
 """Of a socket, its encoding, and the token that came with the handshake."""
 OriginCheck = Callable[[str | None, str | None], bool]
@@ -32,9 +35,10 @@ OriginCheck = Callable[[str | None, str | None], bool]
 class WebSocketEndpoint:
     """An ASGI application for one path. `connections` holds the drivers of all open connections."""
 
-    def __init__(self, make_driver: MakeDriver, permits: OriginCheck) -> None:
+    def __init__(self, make_driver: MakeDriver, permits: OriginCheck, wait_for_turn: WaitForTurn) -> None:
         self.connections: set[ConnectionDriver] = set()
         self._make_driver = make_driver
+        self._wait_for_turn = wait_for_turn
         self._permits = permits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -50,6 +54,10 @@ class WebSocketEndpoint:
         subprotocol = codec.subprotocol if codec else None
         if scope["query_string"]:
             await _close_with(send, subprotocol, CloseCode.UNAUTHENTICATED, error_frame("unauthenticated", _NO_QUERY))
+            return
+        if wait_ms := await self._wait_for_turn():
+            frame = error_frame("overloaded", _CROWDED, retry_after_ms=wait_ms)
+            await _close_with(send, subprotocol, CloseCode.OVERLOADED, frame)
             return
         token = offered_token(scope["subprotocols"]) or bearer_token(_values(scope, b"authorization"))
         await send({"type": "websocket.accept", "subprotocol": subprotocol})
@@ -102,6 +110,9 @@ _NO_QUERY: Final = (
     "The address of the socket takes no query: what stands there ends up in logs. Send the token in hello, in an "
     "Authorization header or as a subprotocol."
 )
+
+
+_CROWDED: Final = "Too many clients come at once; come back in a moment."
 
 
 def _values(scope: Scope, name: bytes) -> list[str]:
