@@ -18,7 +18,7 @@ from turnwire.stores.redis.link import Link
 from turnwire.stores.redis.log import LogLimits, RedisSessionLog
 
 SETTLE_EXTRA_MS: Final = 2_000
-"""After a change of the store\'s history: a writer that lives is back within its lease, and then puts back its own."""
+"""After a change of the store's history: a writer that lives is back within its lease, and then puts back its own."""
 
 
 class StartError(Exception):
