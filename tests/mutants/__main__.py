@@ -43,6 +43,7 @@ FIRST: Final = {
         "append": "append _append seal",
         "at_rest": "delete expire update _forget",
         "cancel": "cancel",
+        "credentials": "add end remove",
         "history": "_session",
         "listing": "list _summary",
         "nudges": "look",
