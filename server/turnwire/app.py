@@ -27,16 +27,18 @@ from turnwire.core.connection import Greeting
 from turnwire.entrance import Entrance, door_of, open_entrance
 from turnwire.identity.origins import OriginPolicy
 from turnwire.models import Record, open_models
-from turnwire.ports import Clock, Failure, Model, SessionKey, SessionLog
+from turnwire.ports import Clock, Failure, Model, QuotaStore, SessionKey, SessionLog
 from turnwire.runtime.backend import Backend
 from turnwire.runtime.connection_driver import ConnectionDriver, DriverLimits
 from turnwire.runtime.drain import drain
 from turnwire.runtime.journal import Journal
+from turnwire.runtime.quotas import Quotas
 from turnwire.runtime.reaper import Reaper
 from turnwire.runtime.revocation import close_revoked
 from turnwire.runtime.running_turns import RunningTurns
 from turnwire.runtime.sender import Socket
 from turnwire.runtime.session_hub import SessionHub
+from turnwire.runtime.turn_requests import TurnRequests
 from turnwire.settings import Settings
 from turnwire.storage import StartError, Store, open_store
 from turnwire.transports.http_api import HttpApi
@@ -83,6 +85,7 @@ class Node:
         self,
         settings: Settings,
         log: SessionLog,
+        quotas: QuotaStore,
         models: Mapping[str, Model],
         clock: Clock,
         entrance: Entrance | None = None,
@@ -92,11 +95,13 @@ class Node:
         self._log = log
         self._clock = clock
         self._models = models
+        self.quotas = Quotas(quotas, settings.plans_of(asks=entrance.asks))
         self.journal = Journal(log, self._feed, clock, grace_ms=settings.store_grace_ms)
         self.running = RunningTurns(
             log,
             self.journal,
             models,
+            self.quotas,
             clock,
             renew_ms=settings.renew_ms,
             input_wait_ms=settings.input_wait_ms,
@@ -115,9 +120,8 @@ class Node:
             log,
             self.hub,
             self.running,
-            models,
-            default_model=next(iter(models)),
-            input_bytes_max=settings.input_bytes_max,
+            self.quotas,
+            TurnRequests(log, models, default_model=next(iter(models)), input_bytes_max=settings.input_bytes_max),
         )
         self.greeting = Greeting(
             models=list(models),
@@ -152,6 +156,7 @@ class Node:
             "check": self.hub.check_forever(),
             "reaper": self.reaper.run(),
             "door": self.door.sweep_forever(),
+            "quotas": self.quotas.keep_forever(),
             "revocation": close_revoked(self._entrance.authenticator, self.endpoint.connections),
         }
 
@@ -173,7 +178,7 @@ class Node:
     def _feed(self, key: SessionKey, gen: str, logged: Any) -> None:
         self.hub.feed(key, gen, logged)
 
-    def _make_driver(self, connection: Socket, codec: Codec, token: str | None) -> ConnectionDriver:
+    def _make_driver(self, connection: Socket, codec: Codec, token: str | None, address: str) -> ConnectionDriver:
         return ConnectionDriver(
             f"c_{secrets.token_urlsafe(9)}",
             connection,
@@ -181,6 +186,7 @@ class Node:
             backend=self.backend,
             hub=self.hub,
             authenticator=self._entrance.authenticator,
+            quotas=self.quotas,
             greeting=self.greeting,
             clock=self._clock,
             limits=DriverLimits(
@@ -189,6 +195,7 @@ class Node:
                 history=HISTORY_TURNS,
             ),
             token=token,
+            address=address,
         )
 
 
@@ -233,7 +240,7 @@ async def serve(
             entrance = await stack.enter_async_context(open_entrance(settings, store.credentials))
         except Failure as failure:
             raise StartError(f"The keys could not be read from the store: {failure.kind}.") from failure
-        node = Node(settings, store.log, models, SystemClock(), entrance)
+        node = Node(settings, store.log, store.quotas, models, SystemClock(), entrance)
         server = _Server(
             TurnwireConfig(
                 node.application(),

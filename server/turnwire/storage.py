@@ -9,11 +9,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from turnwire.ports import CredentialStore, SessionLog
+from turnwire.ports import CredentialStore, QuotaStore, SessionLog
 from turnwire.settings import Settings
 from turnwire.stores.redis.address import StartError as StoreStartError
 from turnwire.stores.redis.credentials import RedisCredentials
 from turnwire.stores.redis.embedded import start_embedded
+from turnwire.stores.redis.limits import RedisQuotas
 from turnwire.stores.redis.link import Link
 from turnwire.stores.redis.log import LogLimits, RedisSessionLog
 
@@ -27,9 +28,10 @@ class StartError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """A log, the credentials beside it, and the sentence that the banner says of them."""
+    """A log, what is counted and the credentials beside it, and the sentence that the banner says of them."""
 
     log: SessionLog
+    quotas: QuotaStore
     credentials: CredentialStore
     described: str
 
@@ -49,12 +51,17 @@ async def open_store(settings: Settings) -> AsyncGenerator[Store]:
             replicas = settings.replicas
             if replicas is None:  # whoever runs Sentinels has a replica
                 replicas = 0 if link.address.sentinels is None else 1
+            settle_ms = settings.lease_ms + SETTLE_EXTRA_MS
             limits = LogLimits(
-                lease_ms=settings.lease_ms, replicas=replicas, settle_ms=settings.lease_ms + SETTLE_EXTRA_MS
+                lease_ms=settings.lease_ms,
+                replicas=replicas,
+                settle_ms=settle_ms,
+                readers_settle_ms=settle_ms + 2 * settings.sweep_ms + SETTLE_EXTRA_MS,
             )
             log = RedisSessionLog(link, node=secrets.token_urlsafe(9), limits=limits)
             await stack.enter_async_context(log)
+            quotas = await stack.enter_async_context(RedisQuotas(link))
             credentials = await stack.enter_async_context(RedisCredentials(link))
         except StoreStartError as error:
             raise StartError(str(error)) from error
-        yield Store(log, credentials, described)
+        yield Store(log, quotas, credentials, described)

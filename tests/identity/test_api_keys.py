@@ -10,7 +10,7 @@ from tests.support.tokens import claims
 from turnwire.identity import credentials as module
 from turnwire.identity.api_keys import ALGORITHM, ISSUER, PREFIX, ApiKeys, NewKey, new_key
 from turnwire.identity.credentials import KnownCredentials
-from turnwire.ports import Failure, Identity, Minted, Scope
+from turnwire.ports import Bearer, Failure, Identity, Minted, Scope
 from turnwire.stores.redis.credentials import RedisCredentials
 
 BOTH: frozenset[Scope] = frozenset(["read", "write"])
@@ -32,7 +32,7 @@ async def keys(known: KnownCredentials, key: NewKey) -> ApiKeys:
 async def minted(keys: ApiKeys, key: NewKey, user: str = "alice", life_ms: int = 60_000) -> Minted:
     by = await keys.identify(key.shown)
     assert by is not None
-    return await keys.mint(by, user, "acme", frozenset(["read"]), life_ms)
+    return await keys.mint(by, Bearer(user, "acme"), frozenset(["read"]), life_ms)
 
 
 async def test_a_key_is_itself_and_the_store_has_no_way_to_its_secret(keys: ApiKeys, key: NewKey) -> None:

@@ -21,6 +21,7 @@ import uvicorn
 from starlette.requests import Request
 
 from tests.runtime.test_backend import MODELS, create
+from tests.stores.making import caller, quotas_beside
 from tests.stores.server import StoreServer, binaries
 from tests.support.processes import NodeProcess
 from tests.support.waiting import until
@@ -380,10 +381,10 @@ async def inside(tmp_path: Path) -> AsyncIterator[tuple[Node, Caller]]:
     store = StoreServer(binaries()[0], tmp_path)
     store.start()
     async with RedisSessionLog(Link(store.url), node="here") as log:
-        node = Node(Settings(), log, MODELS, SystemClock())
+        node = Node(Settings(), log, quotas_beside(log), MODELS, SystemClock())
         node.api = HttpApi(node.backend, Tokens(), node.origins.permits)
         tasks = [asyncio.create_task(work) for work in node.tasks().values()]
-        await node.backend.create_turn("alice", "alice", create(model="demo/stall"))
+        await node.backend.create_turn(caller("alice"), create(model="demo/stall"))
         async with served(node.application()) as base, aiohttp.ClientSession() as http:
             yield node, Caller(http, base, Authorization="Bearer of-alice")
         await node.running.abandon()

@@ -97,7 +97,7 @@ class Wire:
             )
         except UnicodeError as error:  # a name that DNS cannot hold
             raise Unreachable(f"{url} is no address of a server: {error}.") from error
-        except (OSError, InvalidHandshake, InvalidURI) as error:
+        except (OSError, InvalidHandshake, InvalidURI, ConnectionClosed) as error:
             raise Unreachable(_sentence(url, error)) from error
         if socket.subprotocol != wanted:
             socket.transport.abort()

@@ -15,7 +15,7 @@ import random
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Protocol
+from typing import Final, Protocol
 
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
@@ -26,6 +26,9 @@ from turnwire.ports import Deadlines, Failure, Model, StepRequest
 from turnwire.runtime.content_timer import ContentTimer
 from turnwire.runtime.upstreams import Upstreams
 from turnwire_protocol.codes import ErrorCode
+
+STOOD_STILL_S: Final = 1.0
+"""A timer that fires later than this shows that the process stood still: time that is not the service's."""
 
 _log = structlog.get_logger(__name__)
 
@@ -205,6 +208,10 @@ class _Step:
                 kind=failure.kind,
                 detail=failure.detail,
             )
+            if failure.kind == "timeout_connect":
+                late_s = self._now() - began - limits.connect / 1000
+                if late_s > STOOD_STILL_S:
+                    self._began += late_s
             if failure.kind == "timeout_first_content":
                 self._awaited_content_s += self._now() - began
             if not self._final:

@@ -78,7 +78,7 @@ class Journal:
 
     def _settle(self, writer: Writer, batch: Batch, answer: Appended) -> None:
         """Tell a writer, and the hub, what became of its batch."""
-        if answer.result == "lost" and writer.can_be_put_back:
+        if writer.was_lost(answer) and writer.can_be_put_back:
             self.put_back(writer)
             return
         writer.settle(batch, answer, self._clock.monotonic_ms())

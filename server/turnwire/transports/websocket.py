@@ -26,8 +26,8 @@ SUBPROTOCOL_CHARS_MAX: Final = 128
 WaitForTurn = Callable[[], Awaitable[int]]
 """Returns 0 when it is this handshake's turn, else in how many ms it could be."""
 
-MakeDriver = Callable[[Socket, Codec, str | None], ConnectionDriver]
-"""Of a socket, its encoding, and the token that came with the handshake."""
+MakeDriver = Callable[[Socket, Codec, str | None, str], ConnectionDriver]
+"""Of a socket, its encoding, the token that came with the handshake, and the address that it counts for."""
 OriginCheck = Callable[[str | None, str | None], bool]
 """Whether a page of this Origin may connect to this Host."""
 
@@ -62,7 +62,8 @@ class WebSocketEndpoint:
         token = offered_token(scope["subprotocols"]) or bearer_token(_values(scope, b"authorization"))
         await send({"type": "websocket.accept", "subprotocol": subprotocol})
         protocol = cast("TurnwireProtocol", scope["extensions"][EXTENSION])
-        driver = self._make_driver(AsgiSocket(protocol, codec or JSON, receive, send), codec or JSON, token)
+        wire = AsgiSocket(protocol, codec or JSON, receive, send)
+        driver = self._make_driver(wire, codec or JSON, token, protocol.address)
         self.connections.add(driver)
         try:
             await driver.run()

@@ -91,7 +91,8 @@ class Appends:
             terminal = entries[-1]
             assert isinstance(terminal, Event)
             tail = (batch.seal.state, batch.seal.record, terminal.type, terminal.body, idle_ms)
-            return scripts.SEAL.command(keys, (*head, *packed(entries), *tail))
+            used = (str(batch.seal.used.tokens), str(batch.seal.used.nano_usd))
+            return scripts.SEAL.command(keys, (*head, *packed(entries), *tail, *used))
         asked = [
             entry.fields["request"] for entry in entries if isinstance(entry, Event) and entry.type == "turn.asked"
         ]
