@@ -25,10 +25,11 @@ if t[2] ~= nonce then
     return {'foreign', GEN}
   end
   if t[2] ~= '' then redis.call('HINCRBY', T, 'takes', 1) end
-  redis.call('HSET', T, 'nonce', nonce, 'node', ARGV[4], 'lease_replid', REPLID)
+  redis.call('HSET', T, 'nonce', nonce, 'node', ARGV[4], 'lease_replid', REPLID, 'taken_from', t[2])
   redis.call('ZADD', LEASES, NOW + ARGV[5], member(turn))
 end
 
 return {'taken', GEN, state, tonumber(t[4]), tonumber(t[5]), tonumber(t[6]), tonumber(redis.call('HGET', T, 'takes') or 0),
   t[7] or '', HEAD, redis.call('HGETALL', asks_key(turn)), t[8], t[9], t[10], t[11], t[12], t[13],
-  t[14] or '', t[15] or '', t[16] or '', t[17] or '', t[2]}
+  t[14] or '', t[15] or '', t[16] or '', t[17] or '',
+  redis.call('HGET', T, 'taken_from') or ''}
