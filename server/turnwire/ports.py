@@ -306,8 +306,11 @@ class CredentialStore(Protocol):
 class TokenMint(Protocol):
     """Makes tokens for browsers."""
 
-    async def mint(self, by: Identity, user: str, org: str | None, scopes: frozenset[Scope], life_ms: int) -> Minted:
-        """A token of `user` that ends after `life_ms`, or with the API key that `by` is. Raises Failure."""
+    async def mint(
+        self, by: Identity, user: str, org: str | None, scopes: frozenset[Scope], life_ms: int
+    ) -> Minted | None:
+        """A token of `user` that ends after `life_ms`, or with the API key that `by` is. None: that key is no more.
+        Raises Failure."""
         ...
 
     async def end_tokens(self, user: str) -> None:
