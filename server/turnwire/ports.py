@@ -310,8 +310,9 @@ class CredentialStore(Protocol):
 class TokenMint(Protocol):
     """Makes tokens for browsers."""
 
-    async def mint(self, by: Identity, bearer: Bearer, scopes: frozenset[Scope], life_ms: int) -> Minted:
-        """A token of `bearer` that ends after `life_ms`, or with the API key that `by` is. Raises Failure."""
+    async def mint(self, by: Identity, bearer: Bearer, scopes: frozenset[Scope], life_ms: int) -> Minted | None:
+        """A token of `bearer` that ends after `life_ms`, or with the API key that `by` is. None: that key is no more.
+        Raises Failure."""
         ...
 
     async def end_tokens(self, user: str) -> None:

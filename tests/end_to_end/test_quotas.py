@@ -11,7 +11,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from tests.support.peer import Json, Peer
+from tests.support.peers import Json, Peer
 from tests.support.processes import NodeProcess
 from tests.support.tokens import SECRET, shared
 
@@ -81,7 +81,7 @@ def create(number: int, model: str = "endless", **fields: Any) -> Json:
 
 
 async def answer(peer: Peer, **fields: Any) -> Json:
-    return (await peer.ask("turn.create", **fields))[-1]
+    return await peer.answer("turn.create", **fields)
 
 
 async def test_200_creates_from_4_nodes_against_a_limit_of_10_and_a_node_that_dies(tmp_path: Path) -> None:
@@ -91,9 +91,8 @@ async def test_200_creates_from_4_nodes_against_a_limit_of_10_and_a_node_that_di
             peers = [await Peer.of(node, owners[at % len(owners)], **claims) for at, node in enumerate(started * 5)]
 
             async def send_ten(peer: Peer, place: int) -> list[Json]:
-                for number in range(10):
-                    await peer.send("turn.create", **create(place * 10 + number))
-                return [await peer.answer_to(f"i{number + 2}") for number in range(10)]
+                ids = [await peer.send("turn.create", **create(place * 10 + number)) for number in range(10)]
+                return [(await peer.up_to_answer(id))[-1] for id in ids]
 
             answers = [
                 frame

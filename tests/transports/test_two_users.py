@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 from starlette.routing import Route
 
-from tests.support.peer import Json, Peer
+from tests.support.peers import Json, Peer
 from tests.support.processes import NodeProcess
 from tests.support.tokens import SECRET, shared
 from turnwire.transports.http_api import HttpApi

@@ -40,7 +40,7 @@ class FullJitter:
     cap_s: float = 10.0
 
     def __call__(self, tries: int) -> float:
-        return random.random() * min(self.cap_s, self.base_s * 2 ** min(tries, 16))
+        return random.random() * min(self.cap_s, self.base_s * 2 ** min(tries, 16))  # noqa: S311 - a jitter is no secret
 
 
 class Unreachable(Exception):

@@ -130,7 +130,7 @@ class Spending:
 
     def settle(self, text: str) -> dict[str, Any]:
         """The step's end was proved. What to keep of it."""
-        assert self._open is not None
+        assert self._open is not None  # noqa: S101 - for the type checker: a step that is settled was begun
         spent = self._open.settled(text, proved=True)
         self._settled.append(spent)
         self._open = None

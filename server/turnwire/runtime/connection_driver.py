@@ -309,7 +309,7 @@ class ConnectionDriver:
 
     async def _create(self, command: TurnCreate) -> None:
         caller = self._caller
-        assert caller is not None, "commands are carried out for clients that are known"
+        assert caller is not None  # noqa: S101 - for the type checker: commands wait until the client is known
         if command.session in self._cursors:
             created = await self._backend.create_turn(caller, command)
         else:

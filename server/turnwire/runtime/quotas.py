@@ -182,7 +182,7 @@ class Quotas:
     async def keep_forever(self) -> None:
         """Keep the places of connections, and settle what other nodes have left."""
         while True:
-            await asyncio.sleep(KEEP_MS * random.uniform(0.75, 1.25) / 1000)
+            await asyncio.sleep(KEEP_MS * random.uniform(0.75, 1.25) / 1000)  # noqa: S311 - a jitter is no secret
             try:
                 await self._store.stay([place for places in self._places.values() for place in places])
                 for key, counted, used in await self._store.unsettled(UNSETTLED_MAX):

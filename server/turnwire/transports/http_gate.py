@@ -98,7 +98,7 @@ _FOREIGN: Final = (
 )
 
 _NO_TOKEN_THERE: Final = (
-    "A token must not stand in the address, which ends up in logs: send it in the header Authorization, as Bearer."
+    "A token must not stand in the address, which ends up in logs: send it in the header Authorization, as Bearer."  # noqa: S105 - a sentence
 )
 
 

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from turnwire.ports import Authenticator, Bearer, TokenMint
-from turnwire.transports.requests import identified, json_answer, valid_body
+from turnwire.transports.requests import identified, json_answer, nobodys, valid_body
 from turnwire_protocol.at_rest import TokenEnd, TokenRequest
 
 
@@ -31,6 +31,8 @@ class TokenApi:
         wanted = await valid_body(request, TokenRequest)
         bearer = Bearer(wanted.user, by.org if wanted.org is None else wanted.org, wanted.plan, wanted.org_plan)
         minted = await self._mint.mint(by, bearer, frozenset(wanted.scopes), wanted.ttl_ms)
+        if minted is None:
+            raise nobodys()
         return json_answer({"token": minted.token, "user": wanted.user, "expires_at": minted.expires_at}, 201)
 
     async def _end(self, request: Request) -> Response:

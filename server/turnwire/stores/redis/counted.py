@@ -21,10 +21,8 @@ def counted_arguments(counted: Counted | None) -> Sequence[Argument]:
     return (*shared, *limits_of(counted.plan), estimate.tokens, estimate.nano_usd)
 
 
-def counted_of(tokens: bytes, nano: bytes, org: bytes, address: bytes) -> Counted | None:
-    """What a turn was counted as, from its hash."""
-    if not tokens:
-        return None
+def counted_of(tokens: bytes, nano: bytes, org: bytes, address: bytes) -> Counted:
+    """How a turn is counted, as scripts tell it."""
     return Counted(Used(int(tokens), int(nano)), org=_unword(org), address=_unword(address))
 
 

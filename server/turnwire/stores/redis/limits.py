@@ -118,6 +118,5 @@ def _told(turn: TurnKey, counted: Counted, used: Used) -> str:
 
 def _untold(told: bytes) -> tuple[TurnKey, Counted, Used]:
     member, org, address, tokens, nano, used_tokens, used_nano = told.split(b" ")
-    counted = counted_of(tokens, nano, org, address)
-    assert counted is not None, "only turns that are counted are noted"
-    return turn_of_member(member), counted, Used(int(used_tokens), int(used_nano))
+    used = Used(int(used_tokens), int(used_nano))
+    return turn_of_member(member), counted_of(tokens, nano, org, address), used

@@ -116,7 +116,7 @@ def taken_of(key: TurnKey, nonce: str, reply: Sequence[Any], entries: Sequence[L
         (parent.decode(),) if parent else "root",
         author=orjson.loads(body)["author"],
         cancel_after_ms=int(cancel_after_ms) if cancel_after_ms else None,
-        counted=counted_of(*counted),
+        counted=counted_of(*counted) if counted[0] else None,
         taken_from=_text(taken_from),
     )
     return Taken(
