@@ -37,6 +37,7 @@ from turnwire.core.log_values import (
     TurnPage,
     Updated,
 )
+from turnwire.core.proposal import ProposedTurn, Refusal
 from turnwire.core.spending import Budget, Price
 
 
@@ -315,6 +316,15 @@ class TokenMint(Protocol):
         ...
 
 
+class InputGuard(Protocol):
+    """Code of the operator's that may refuse turns before they are accepted."""
+
+    async def __call__(self, turn: ProposedTurn, /) -> Refusal | None:
+        """None: it may be accepted. May be asked about one turn several times, may raise anything, and may take longer
+        than it is waited for."""
+        ...
+
+
 class Clock(Protocol):
     def now_ms(self) -> int:
         """Wall time, ms since 1970: for what people read."""
@@ -343,12 +353,15 @@ __all__ = [
     "Event",
     "Failure",
     "Identity",
+    "InputGuard",
     "ListPlace",
     "LogRange",
     "Minted",
     "Model",
     "Nudge",
+    "ProposedTurn",
     "Provider",
+    "Refusal",
     "Renewed",
     "Responded",
     "Retries",

@@ -21,6 +21,7 @@ from turnwire.ports import (
     Failure,
     ListPlace,
     Model,
+    ProposedTurn,
     SessionChange,
     SessionInfo,
     SessionKey,
@@ -29,6 +30,7 @@ from turnwire.ports import (
     StoredTurn,
     TurnKey,
 )
+from turnwire.runtime.input_check import InputCheck
 from turnwire.runtime.running_turns import RunningTurns, new_nonce
 from turnwire.runtime.session_hub import SessionHub
 from turnwire.runtime.turn_runner import Spec, has_images
@@ -100,6 +102,7 @@ class Backend:
         *,
         default_model: str,
         input_bytes_max: int,
+        input_check: InputCheck | None = None,
     ) -> None:
         self._log = log
         self._hub = hub
@@ -107,6 +110,7 @@ class Backend:
         self._models = models
         self._default_model = default_model
         self._input_bytes_max = input_bytes_max
+        self._input_check = input_check
         self.draining = False
         """Set when the node is to stop: no turn is accepted any more."""
 
@@ -148,12 +152,13 @@ class Backend:
 
     # --- turns ----------------------------------------------------------------------------------------------------
 
-    async def create_turn(self, owner: str, author: str, command: TurnCreate) -> Created:
-        """Store the turn, and run it if it is its time. Raises Refused, Unlearned."""
+    async def create_turn(self, owner: str, author: str, command: TurnCreate, *, org: str | None = None) -> Created:
+        """Store the turn, and run it if it is its time. `org` is the owner's, if known. Raises Refused, Unlearned."""
         if self.draining:
             raise Refused("draining", "This server is about to stop; reconnect to another.")
         key = TurnKey(owner, command.session, command.turn)
         request, spec = await self._request(key, author, command)
+        await self._ask_guard(request, org)
         accepted = await self._surely(lambda: self._log.accept_turn(request))
         _raise_if_refused(accepted)
         self._hub.feed(key.session_key, accepted.gen, accepted.logged)
@@ -269,6 +274,28 @@ class Backend:
             preview=_preview_of(inputs),
         )
         return request, spec
+
+    async def _ask_guard(self, request: AcceptRequest, org: str | None) -> None:
+        """Raises Refused for a turn that the operator's guard refuses. One that was accepted before is none of its
+        business any more: whoever sends it again must hear the same as the first time."""
+        if self._input_check is None:
+            return
+        key = request.key
+        spec = Spec.from_json(request.spec)  # a copy: what is stored and run is out of the guard's reach
+        proposed = ProposedTurn(
+            key.owner,
+            org,
+            key.session,
+            key.turn,
+            spec.input,
+            spec.model,
+            spec.params,
+            spec.tools,
+            spec.response_format,
+        )
+        refusal = await self._input_check.refusal_of(proposed)
+        if refusal is not None and not await self._learn(self._log.read_branch(key, 1)):
+            raise Refused(refusal.code, refusal.message, retry_after_ms=refusal.retry_after_ms)
 
     def _chosen_model(self, command: TurnCreate) -> Model:
         name = command.model or self._default_model

@@ -25,7 +25,7 @@ from turnwire.core.connection import (
     reply,
 )
 from turnwire.ports import Authenticator, Clock, Failure, Identity, SessionKey
-from turnwire.runtime.backend import Backend, Refused, Unlearned
+from turnwire.runtime.backend import Backend, Created, Refused, Unlearned
 from turnwire.runtime.sender import Cursor, Gone, OpenCursor, Sender, Socket
 from turnwire.runtime.session_hub import Feed, SessionHub
 from turnwire_protocol.codec import Codec, FrameRefused
@@ -283,13 +283,13 @@ class ConnectionDriver:
 
     async def _create(self, command: TurnCreate) -> None:
         if command.session in self._cursors:
-            created = await self._backend.create_turn(self._core.user, self._core.user, command)
+            created = await self._create_turn(command)
         else:
             await self._sender.openings_sent()
             # The cursor is put on the session first, so that nothing of the turn has to be read back for it.
             cursor, feed = await self._join(command.session, self._limits.history)
             try:
-                created = await self._backend.create_turn(self._core.user, self._core.user, command)
+                created = await self._create_turn(command)
                 opening = await self._backend.open_at(cursor.key, created.gen, created.seq - 1, cursor.history)
             except BaseException:
                 await self._leave(cursor)
@@ -307,6 +307,10 @@ class ConnectionDriver:
                 duplicate=created.duplicate,
             )
         )
+
+    async def _create_turn(self, command: TurnCreate) -> Created:
+        org = None if self._identity is None else self._identity.org
+        return await self._backend.create_turn(self._core.user, self._core.user, command, org=org)
 
     async def _join(self, session: str, history: int) -> tuple[Cursor, Feed]:
         """A new cursor in place of any old one; it sends nothing until its opening is through."""
