@@ -4,7 +4,7 @@ The runtime knows these and nothing of what stands behind them. An adapter raise
 library; whoever calls it may rely on the guarantees in prose here, and the contract tests hold every adapter to them.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -102,6 +102,10 @@ class SessionLog(Protocol):
         """
         ...
 
+    async def read_answers(self, key: TurnKey) -> Mapping[str, bytes]:
+        """What was answered to a turn's asks: request to JSON value."""
+        ...
+
     async def list_sessions(self, owner: str, before: ListPlace | None, count_max: int) -> SessionPage:
         """Newest write first. Whoever follows `next` meets each session that is not written to meanwhile once, and no
         session twice. A page may hold fewer than `count_max`, even none, and lead on."""
@@ -117,6 +121,10 @@ class SessionLog(Protocol):
         """Remove a session, end its turns, and keep its name taken for a while. None: there is none. The same nonce
         again gets the same answer. Readers are told by a `deleted` nudge, the holder of the active turn by a `cancel`
         nudge; a writer that is told of neither finds its batches answered `gone`."""
+        ...
+
+    async def forget_owner(self, owner: str) -> bool:
+        """Remove what an owner has beside sessions. Whether there was anything."""
         ...
 
     async def watch(self, key: SessionKey) -> None:

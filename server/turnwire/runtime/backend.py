@@ -7,13 +7,13 @@ the client must ask again, which it can, because every write here is idempotent.
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar
 
 import orjson
 import structlog
 
 from turnwire.core.replay import mode_of
-from turnwire.core.snapshots import TurnState, folded, snapshot_frames, whole_snapshot
+from turnwire.core.snapshots import snapshot_frames, state_of, whole_snapshot
 from turnwire.core.turn import cancelled_before_start
 from turnwire.ports import (
     Accepted,
@@ -146,7 +146,7 @@ class Backend:
         view = await self._log.read_view(key, history)
         frames: list[Frame] = []
         for stored in view.turns:
-            frames.extend(snapshot_frames(key.session, _state_of(stored)))
+            frames.extend(snapshot_frames(key.session, state_of(stored)))
         opened = _opened(key, view.gen, view.head, view.turn_at_head, "snapshot", len(frames), reply_to)
         return Opening(view.gen, view.head, [opened, *frames])
 
@@ -212,7 +212,7 @@ class Backend:
         page = await self._learn(self._log.read_turns(key, before, limit))
         if page is None:
             raise _no_session() if before is None else Refused("not_found", "There is no such session or turn.")
-        return Turns([whole_snapshot(key.session, _state_of(stored)) for stored in page.turns], page.next)
+        return Turns([whole_snapshot(key.session, state_of(stored)) for stored in page.turns], page.next)
 
     async def update_session(self, key: SessionKey, patch: SessionPatch) -> SessionInfo:
         """Change what the patch sets; the session after it. Raises Refused, Unlearned."""
@@ -378,11 +378,3 @@ def _opened(
         frame["reply_to"] = reply_to
     frame.update(session=key.session, gen=gen, seq=seq, turn=turn, mode=mode, turns=turns)
     return frame
-
-
-def _state_of(stored: StoredTurn) -> TurnState:
-    if stored.parts is not None:
-        parts, pending = cast("list[dict[str, Any]]", orjson.loads(stored.parts)["parts"]), []
-    else:
-        parts, pending = folded(list(stored.entries))
-    return TurnState(stored.turn, stored.state, stored.accepted, parts, pending, stored.terminal)
