@@ -83,6 +83,8 @@ SAMPLES: dict[str, tuple[object, object]] = {
     "replicas": (2, 2),
     "upstream_ca_file": ("ca.pem", Path("ca.pem")),
     **dict.fromkeys(("user_plan", "org_plan", "address_plan"), ("free", "free")),
+    "input_guard": ("shop.guard:Rules.check", "shop.guard:Rules.check"),
+    "input_guard_fails": ("open", "open"),
 }
 
 
@@ -133,6 +135,9 @@ def test_settings_are_frozen() -> None:
         ("TRUSTED_PROXIES", "10.0.0.1/8", "must be addresses or networks such as 10.1.0.0/16"),
         ("TRUSTED_PROXIES", "0.0.0.0/0", "must not be everyone"),
         ("AUTH", "nobody", "must be 'anonymous'"),
+        ("INPUT_GUARD", "shop.guard", 'must name a module and what to call in it, as in "shop.guard:check"'),
+        ("INPUT_GUARD", "../shop:check", "must name a module"),
+        ("INPUT_GUARD_FAILS", "perhaps", "must be 'closed' or 'open'"),
         ("RENEW_MS", "9000", "at most half of TURNWIRE_LEASE_MS ([store] lease_ms)"),
         ("COMMAND_BYTES_MAX", "4096", "TURNWIRE_COMMAND_BYTES_MAX ([limits] command_bytes_max)"),
     ],

@@ -25,12 +25,14 @@ from starlette.routing import WebSocketRoute
 
 from turnwire.core.connection import Greeting
 from turnwire.entrance import Entrance, door_of, open_entrance
+from turnwire.guard import load_guard
 from turnwire.identity.origins import OriginPolicy
 from turnwire.models import Record, open_models
-from turnwire.ports import Clock, Failure, Model, QuotaStore, SessionKey, SessionLog
+from turnwire.ports import Clock, Failure, InputGuard, Model, QuotaStore, SessionKey, SessionLog
 from turnwire.runtime.backend import Backend
 from turnwire.runtime.connection_driver import ConnectionDriver, DriverLimits
 from turnwire.runtime.drain import drain
+from turnwire.runtime.input_check import InputCheck
 from turnwire.runtime.journal import Journal
 from turnwire.runtime.quotas import Quotas
 from turnwire.runtime.reaper import Reaper
@@ -89,6 +91,7 @@ class Node:
         models: Mapping[str, Model],
         clock: Clock,
         entrance: Entrance | None = None,
+        guard: InputGuard | None = None,
     ) -> None:
         self._settings = settings
         self._entrance = entrance = entrance or Entrance()
@@ -122,6 +125,7 @@ class Node:
             self.running,
             self.quotas,
             TurnRequests(log, models, default_model=next(iter(models)), input_bytes_max=settings.input_bytes_max),
+            None if guard is None else _check_of(settings, guard),
         )
         self.greeting = Greeting(
             models=list(models),
@@ -199,6 +203,10 @@ class Node:
         )
 
 
+def _check_of(settings: Settings, guard: InputGuard) -> InputCheck:
+    return InputCheck(guard, deadline_ms=settings.input_guard_ms, fails=settings.input_guard_fails)
+
+
 class _Server(uvicorn.Server):
     """uvicorn without its own signal handlers: it would close every socket before the turns could end."""
 
@@ -234,13 +242,14 @@ async def serve(
             listening = listen(settings)
         stack.callback(listening.close)
         _allow_files(settings.connections_max + FILES_BESIDE)
+        guard = load_guard(settings)
         store = await stack.enter_async_context(open_store(settings))
         models = await stack.enter_async_context(open_models(settings, record))
         try:
             entrance = await stack.enter_async_context(open_entrance(settings, store.credentials))
         except Failure as failure:
             raise StartError(f"The keys could not be read from the store: {failure.kind}.") from failure
-        node = Node(settings, store.log, store.quotas, models, SystemClock(), entrance)
+        node = Node(settings, store.log, store.quotas, models, SystemClock(), entrance, guard)
         server = _Server(
             TurnwireConfig(
                 node.application(),
@@ -370,6 +379,8 @@ def _banner(
     }
     if settings.workers > 1:
         rows["workers"] = f"{settings.workers} processes"
+    if settings.input_guard is not None:
+        rows["guard"] = f"{settings.input_guard}, fails {settings.input_guard_fails}"
     if record is not None:
         rows["records"] = f"every exchange with a model, in {record.folder}"
     lines = [f"  {name:<7} {text}" for name, text in rows.items()]

@@ -4,8 +4,10 @@ What a program may want goes to standard output, what only a person wants to sta
 """
 
 import asyncio
+import os
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
@@ -26,6 +28,8 @@ KeyId = Annotated[str, typer.Argument(help="As turnwire key list shows it.")]
 UserName = Annotated[str, typer.Argument(help="The user's name, as in its tokens.")]
 AsUser = Annotated[str | None, typer.Option("--user", help="Whom the key itself stands for; may read and write then.")]
 Org = Annotated[str | None, typer.Option(help="The organisation of that user, and of tokens that name none.")]
+OutputFile = Annotated[Path | None, typer.Option("--output", help="A new file that only you may read.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 Scopes = Annotated[list[str] | None, typer.Option("--scope", help="read, write or tokens; may be given again.")]
 
 
@@ -82,6 +86,66 @@ def log_out(user: UserName, redis_url: RedisUrl = None, data_dir: DataDir = None
 
     _done(admin.end_tokens(_settings(redis_url, data_dir, config), user))
     print(f"The tokens of {user} are ended.", file=sys.stderr)
+
+
+@users.command(name="export")
+def export(
+    user: UserName,
+    output: OutputFile = None,
+    redis_url: RedisUrl = None,
+    data_dir: DataDir = None,
+    config: Config = None,
+) -> None:
+    """Give all that is stored of a user, as lines of JSON, to standard output or a new file."""
+    from turnwire import admin
+
+    settings = _settings(redis_url, data_dir, config)
+    try:
+        with _writing(output) as write:
+            told = _done(admin.export_user(settings, user, write))
+    except BrokenPipeError:  # whoever read it has had enough; Python must not flush into the pipe any more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(1) from None
+    except OSError as error:
+        _give_up(f"{output or 'Standard output'} cannot be written: {error.strerror}.", 1)
+    print(f"{told['sessions']} sessions with {told['turns']} turns of {user}.", file=sys.stderr)
+
+
+@users.command(name="erase")
+def erase(
+    user: UserName, yes: Yes = False, redis_url: RedisUrl = None, data_dir: DataDir = None, config: Config = None
+) -> None:
+    """Remove all that is stored of a user: running turns are stopped, and its tokens end."""
+    from turnwire import admin
+
+    settings = _settings(redis_url, data_dir, config)
+    if not yes:
+        if not sys.stdin.isatty():
+            _give_up("Nobody is here to confirm it: say --yes.", 2)
+        typer.confirm(f"Remove all that is stored of {user}, for good?", abort=True, err=True)
+    print("This takes some seconds, until every server knows that the user's tokens are ended.", file=sys.stderr)
+    erased = _done(admin.erase_user(settings, user))
+    print(f"{erased.sessions} sessions of {user} are erased.", file=sys.stderr)
+    for key_id in erased.keys:
+        print(
+            f"Key {key_id} stands for {user} and holds on. It ends with: turnwire key revoke {key_id}", file=sys.stderr
+        )
+
+
+@contextmanager
+def _writing(output: Path | None) -> Generator[Callable[[bytes], object]]:
+    """Standard output, or a new file that only its owner may read and that is there whole or not at all."""
+    if output is None:
+        yield sys.stdout.buffer.write
+        sys.stdout.flush()
+        return
+    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with open(descriptor, "wb") as file:
+            yield file.write
+    except BaseException:
+        output.unlink(missing_ok=True)
+        raise
 
 
 def _scopes(given: list[str] | None, user: str | None) -> list[Any]:

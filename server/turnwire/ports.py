@@ -4,7 +4,7 @@ The runtime knows these and nothing of what stands behind them. An adapter raise
 library; whoever calls it may rely on the guarantees in prose here, and the contract tests hold every adapter to them.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -39,6 +39,7 @@ from turnwire.core.log_values import (
     TurnPage,
     Updated,
 )
+from turnwire.core.proposal import ProposedTurn, Refusal
 from turnwire.core.quotas import Plan, SubjectKind, Used
 from turnwire.core.spending import Budget, Price
 from turnwire.core.upstream_health import Retries
@@ -105,6 +106,10 @@ class SessionLog(Protocol):
         """
         ...
 
+    async def read_answers(self, key: TurnKey) -> Mapping[str, bytes]:
+        """What was answered to a turn's asks: request to JSON value."""
+        ...
+
     async def list_sessions(self, owner: str, before: ListPlace | None, count_max: int) -> SessionPage:
         """Newest write first. Whoever follows `next` meets each session that is not written to meanwhile once, and no
         session twice. A page may hold fewer than `count_max`, even none, and lead on."""
@@ -120,6 +125,10 @@ class SessionLog(Protocol):
         """Remove a session, end its turns, and keep its name taken for a while. None: there is none. The same nonce
         again gets the same answer. Readers are told by a `deleted` nudge, the holder of the active turn by a `cancel`
         nudge; a writer that is told of neither finds its batches answered `gone`."""
+        ...
+
+    async def forget_owner(self, owner: str) -> bool:
+        """Remove what an owner has beside sessions. Whether there was anything."""
         ...
 
     async def watch(self, key: SessionKey) -> None:
@@ -320,6 +329,15 @@ class TokenMint(Protocol):
         ...
 
 
+class InputGuard(Protocol):
+    """Code of the operator's that may refuse turns before they are accepted."""
+
+    async def __call__(self, turn: ProposedTurn, /) -> Refusal | None:
+        """None: it may be accepted. May be asked about one turn several times, may raise anything, and may take longer
+        than it is waited for."""
+        ...
+
+
 class Clock(Protocol):
     def now_ms(self) -> int:
         """Wall time, ms since 1970: for what people read."""
@@ -351,13 +369,16 @@ __all__ = [
     "Event",
     "Failure",
     "Identity",
+    "InputGuard",
     "ListPlace",
     "LogRange",
     "Minted",
     "Model",
     "Nudge",
+    "ProposedTurn",
     "Provider",
     "QuotaStore",
+    "Refusal",
     "Renewed",
     "Responded",
     "Retries",

@@ -19,9 +19,9 @@ RECORD = b'{"parts":[{"part":0,"kind":"text","text":"hi","last":true}]}'
 _numbers = count()
 
 
-def caller(user: str, plan: Plan = UNLIMITED) -> Caller:
-    """Somebody of no organisation and no address."""
-    return Caller(user, None, "", [("user", user, plan)])
+def caller(user: str, plan: Plan = UNLIMITED, org: str | None = None) -> Caller:
+    """Somebody of no address, under a plan that is nobody else's."""
+    return Caller(user, org, "", [("user", user, plan)])
 
 
 def quotas_beside(log: RedisSessionLog) -> RedisQuotas:

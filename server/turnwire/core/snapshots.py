@@ -6,13 +6,14 @@ a client cannot tell, and need not know, which it was.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
 from turnwire.core.answer import Answer
 from turnwire.core.entries import Delta, Logged
 from turnwire.core.framing import frame_of
+from turnwire.core.log_values import StoredTurn
 from turnwire_protocol.events import Frame
 from turnwire_protocol.limits import SNAPSHOT_BYTES_MAX
 
@@ -30,6 +31,15 @@ class TurnState:
     parts: list[dict[str, Any]]
     pending: list[dict[str, Any]]
     terminal: Logged | None
+
+
+def state_of(stored: StoredTurn) -> TurnState:
+    """A turn as the store has it: from its final record, or folded from its entries."""
+    if stored.parts is not None:
+        parts, pending = cast("list[dict[str, Any]]", orjson.loads(stored.parts)["parts"]), []
+    else:
+        parts, pending = folded(list(stored.entries))
+    return TurnState(stored.turn, stored.state, stored.accepted, parts, pending, stored.terminal)
 
 
 def folded(entries: list[Logged]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

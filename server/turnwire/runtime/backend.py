@@ -7,30 +7,33 @@ the client must ask again, which it can, because every write here is idempotent.
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, TypeVar, cast
+from typing import Final, TypeVar
 
 import orjson
 import structlog
 
 from turnwire.core.replay import mode_of
-from turnwire.core.snapshots import TurnState, folded, snapshot_frames, whole_snapshot
+from turnwire.core.snapshots import snapshot_frames, state_of, whole_snapshot
 from turnwire.ports import (
     Accepted,
+    AcceptRequest,
     Failure,
     ListPlace,
+    ProposedTurn,
     SessionChange,
     SessionInfo,
     SessionKey,
     SessionLog,
     SessionPage,
-    StoredTurn,
     TurnKey,
 )
+from turnwire.runtime.input_check import InputCheck
 from turnwire.runtime.quotas import Caller, Claim, Quotas
 from turnwire.runtime.refusals import Refused, Unlearned
 from turnwire.runtime.running_turns import RunningTurns, new_nonce
 from turnwire.runtime.session_hub import SessionHub
 from turnwire.runtime.turn_requests import TurnRequests
+from turnwire.runtime.turn_runner import Spec
 from turnwire_protocol.at_rest import SessionPatch
 from turnwire_protocol.commands import TurnCancel, TurnCreate, TurnRespond
 from turnwire_protocol.events import Frame
@@ -82,12 +85,14 @@ class Backend:
         running: RunningTurns,
         quotas: Quotas,
         requests: TurnRequests,
+        input_check: InputCheck | None = None,
     ) -> None:
         self._log = log
         self._hub = hub
         self._running = running
         self._quotas = quotas
         self._requests = requests
+        self._input_check = input_check
         self.draining = False
         """Set when the node is to stop: no turn is accepted any more."""
 
@@ -123,7 +128,7 @@ class Backend:
         view = await self._log.read_view(key, history)
         frames: list[Frame] = []
         for stored in view.turns:
-            frames.extend(snapshot_frames(key.session, _state_of(stored)))
+            frames.extend(snapshot_frames(key.session, state_of(stored)))
         opened = _opened(key, view.gen, view.head, view.turn_at_head, "snapshot", len(frames), reply_to)
         return Opening(view.gen, view.head, [opened, *frames])
 
@@ -135,6 +140,7 @@ class Backend:
             raise Refused("draining", "This server is about to stop; reconnect to another.")
         key = TurnKey(caller.user, command.session, command.turn)
         asked, spec = await self._learn(self._requests.of(key, caller.user, command))
+        await self._ask_guard(asked, caller.org)
         claim = await self._learn(self._quotas.claim(caller, key, self._requests.estimate(spec)))
         request = replace(asked, counted=claim.counted)
         accepted = await self._surely(lambda: self._log.accept_turn(request))
@@ -193,7 +199,7 @@ class Backend:
         page = await self._learn(self._log.read_turns(key, before, limit))
         if page is None:
             raise _no_session() if before is None else Refused("not_found", "There is no such session or turn.")
-        return Turns([whole_snapshot(key.session, _state_of(stored)) for stored in page.turns], page.next)
+        return Turns([whole_snapshot(key.session, state_of(stored)) for stored in page.turns], page.next)
 
     async def update_session(self, key: SessionKey, patch: SessionPatch) -> SessionInfo:
         """Change what the patch sets; the session after it. Raises Refused, Unlearned."""
@@ -230,6 +236,28 @@ class Backend:
             retry_after_ms=limited.told_after_ms,
             upgrade_url=limited.upgrade_url if limited.code == "quota_exceeded" else None,
         )
+
+    async def _ask_guard(self, request: AcceptRequest, org: str | None) -> None:
+        """Raises Refused for a turn that the operator's guard refuses. One that was accepted before is none of its
+        business any more: whoever sends it again must hear the same as the first time."""
+        if self._input_check is None:
+            return
+        key = request.key
+        spec = Spec.from_json(request.spec)  # a copy: what is stored and run is out of the guard's reach
+        proposed = ProposedTurn(
+            key.owner,
+            org,
+            key.session,
+            key.turn,
+            spec.input,
+            spec.model,
+            spec.params,
+            spec.tools,
+            spec.response_format,
+        )
+        refusal = await self._input_check.refusal_of(proposed)
+        if refusal is not None and not await self._learn(self._log.read_branch(key, 1)):
+            raise Refused(refusal.code, refusal.message, retry_after_ms=refusal.retry_after_ms)
 
     async def _surely(self, write: Callable[[], Awaitable[Answer]]) -> Answer:
         """A write that has a nonce is safe to repeat: its answer is the same."""
@@ -288,11 +316,3 @@ def _opened(
         frame["reply_to"] = reply_to
     frame.update(session=key.session, gen=gen, seq=seq, turn=turn, mode=mode, turns=turns)
     return frame
-
-
-def _state_of(stored: StoredTurn) -> TurnState:
-    if stored.parts is not None:
-        parts, pending = cast("list[dict[str, Any]]", orjson.loads(stored.parts)["parts"]), []
-    else:
-        parts, pending = folded(list(stored.entries))
-    return TurnState(stored.turn, stored.state, stored.accepted, parts, pending, stored.terminal)

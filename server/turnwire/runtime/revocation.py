@@ -14,6 +14,8 @@ from turnwire.ports import Authenticator, Failure
 from turnwire.runtime.connection_driver import ConnectionDriver
 
 REFRESH_MS: Final = 2_000
+REVOKED_WITHIN_MS: Final = 5_000
+"""By then a token is over everywhere, and so is what it began to ask for."""
 
 _log = structlog.get_logger(__name__)
 

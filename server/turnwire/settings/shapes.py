@@ -14,6 +14,7 @@ from turnwire.identity.origins import fault_of_origin
 from turnwire.providers.openai_chat_dialects import DialectName
 from turnwire.settings.auth import AuthSettings, fault_of_auth, is_loopback
 from turnwire.settings.door import DoorSettings
+from turnwire.settings.guard import GuardSettings
 from turnwire.settings.kinds import Count, Frozen, Millis, Texts, Whole
 from turnwire.settings.model_tables import (
     BudgetSettings,
@@ -152,7 +153,7 @@ def demo_tables() -> dict[str, ModelSettings]:
     }
 
 
-class Settings(AuthSettings, DoorSettings, PlanChoices):
+class Settings(AuthSettings, DoorSettings, PlanChoices, GuardSettings):
     """All settings of one node. `models` holds what clients may choose; the first of them is the default."""
 
     host: Annotated[str, StringConstraints(min_length=1)] = "127.0.0.1"
@@ -274,6 +275,7 @@ PLACES: Final[dict[str, tuple[str, str]]] = {
     **{name: ("limits", name) for name in ("connections_max", "connections_per_address_max", "accepts_per_s")},
     **{name: ("limits", name) for name in ("command_bytes_max", "input_bytes_max", "input_wait_ms")},
     **{name: ("limits", name) for name in ("user_plan", "org_plan", "address_plan")},
+    **{name: ("limits", name) for name in ("input_guard", "input_guard_ms", "input_guard_fails")},
     "model": ("models", "default"),
     "demo_models": ("models", "demo_models"),
     "upstream_ca_file": ("models", "ca_file"),

@@ -69,6 +69,11 @@ def session_name(key: SessionKey) -> str:
     return _owner(key.owner)[0] + key.session
 
 
+def answers_name(key: TurnKey) -> str:
+    """What a turn asked, and what was answered."""
+    return f"{session_name(key.session_key)}:a:{key.turn}"
+
+
 def session_keys(key: SessionKey) -> tuple[str, str]:
     """KEYS of a script on a session: its hash and its partition's lease index."""
     prefix, leases, _ = _owner(key.owner)
@@ -90,6 +95,13 @@ def sessions_name(owner: str) -> str:
 def cancels_name(owner: str) -> str:
     """The owner's cancels of turns that have not come yet."""
     return _owner(owner)[0] + ":cancels"
+
+
+def beside_sessions(owner: str) -> Sequence[str]:
+    """All keys of an owner but those of sessions and the list of these, which is gone when they are. Erasing the owner
+    removes them: who adds a key of owners adds it here."""
+    quota, running, _ = quota_keys("user", owner)
+    return cancels_name(owner), quota, running, connections_name("user", owner)
 
 
 def idle_name(owner: str) -> str:

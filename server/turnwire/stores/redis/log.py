@@ -9,7 +9,7 @@ its reply is dropped when it comes, and whether the store carried the call out i
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
@@ -46,6 +46,7 @@ from turnwire.stores.redis.address import StartError
 from turnwire.stores.redis.appends import Appends
 from turnwire.stores.redis.counted import counted_arguments
 from turnwire.stores.redis.keys import (
+    beside_sessions,
     cancels_name,
     idle_indexes,
     idle_name,
@@ -290,6 +291,9 @@ class RedisSessionLog:
         arguments = (fresh_gen(), self._limits.deleted_ms, nonce)
         return deleted_of(await self._calls.one(scripts.DELETE.command(keys, arguments)))
 
+    async def forget_owner(self, owner: str) -> bool:
+        return await self._calls.one(("UNLINK", *beside_sessions(owner))) > 0
+
     async def expire_sessions(self, count_max: int) -> int:
         """Remove sessions that were idle for too long; how many there were. The sweep calls it now and then."""
         removed = 0
@@ -312,6 +316,9 @@ class RedisSessionLog:
 
     async def read_turns(self, key: SessionKey, before: str | None, count_max: int) -> TurnPage | None:
         return await self._sessions.read_turns(key, before, count_max)
+
+    async def read_answers(self, key: TurnKey) -> Mapping[str, bytes]:
+        return await self._sessions.read_answers(key)
 
     async def list_sessions(self, owner: str, before: ListPlace | None, count_max: int) -> SessionPage:
         return await self._sessions.list_sessions(owner, before, count_max)

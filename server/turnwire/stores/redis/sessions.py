@@ -24,9 +24,9 @@ from turnwire.core.log_values import (
 )
 from turnwire.ports import Failure
 from turnwire.stores.redis import scripts
-from turnwire.stores.redis.keys import session_keys, session_name, sessions_name
+from turnwire.stores.redis.keys import answers_name, session_keys, session_name, sessions_name
 from turnwire.stores.redis.link import Lane
-from turnwire.stores.redis.records import logged_of
+from turnwire.stores.redis.records import answers_of, logged_of
 from turnwire.stores.redis.replies import info_of, page_of, range_of, stored_turns_of, turn_page_of, view_of
 from turnwire.stores.redis.scripts import fresh_gen
 from turnwire.stores.redis.wire import Command
@@ -69,6 +69,10 @@ class SessionReads:
     async def read_session(self, key: SessionKey) -> SessionInfo | None:
         summary = await self._lane.one(scripts.READ_SESSION.command([session_name(key)], ()))
         return info_of(key.session, summary) if summary else None
+
+    async def read_answers(self, key: TurnKey) -> dict[str, bytes]:
+        asks = await self._lane.one(("HGETALL", answers_name(key)))
+        return answers_of([item for pair in asks.items() for item in pair])
 
     async def read_range(self, key: SessionKey, after_seq: int, count_max: int) -> LogRange:
         for _ in range(TRIES):
