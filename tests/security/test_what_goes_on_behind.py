@@ -370,5 +370,16 @@ async def test_27_a_turn_that_is_to_end_with_its_client_does_so_and_costs_nothin
     assert not request.answered
 
 
-# --- 27, by user and day ----------------------------------------------------------------------------------------------
-# What one user has running over all connections, and spends in a day, is capped by quotas.
+async def test_27_what_a_user_has_running_and_spends_in_a_day_is_capped_over_all_connections(world: World) -> None:
+    """tests/end_to_end/test_quotas.py has the races, over several nodes."""
+    plan = {"turns_running": 2, "tokens_per_day": 100_000, "upgrade_url": "https://example.com/more"}
+    first, second = [await Peer.of(world.node, "spender", plan=plan) for _ in range(2)]
+    for number, (peer, kind) in enumerate([(first, "ack"), (second, "ack"), (first, "error"), (second, "error")]):
+        answer = await peer.answer("turn.create", **turn(session=f"s{number}", model="demo/stall"))
+        assert answer["type"] == kind
+        assert kind == "ack" or answer["error"]["code"] == "rate_limited"
+    poor = await Peer.of(world.node, "poor", plan={**plan, "tokens_per_day": 0})
+    error = (await poor.answer("turn.create", **turn(session="s", model="demo")))["error"]
+    assert (error["code"], error["upgrade_url"]) == ("quota_exceeded", "https://example.com/more")
+    for peer in (first, second, poor):
+        await peer.socket.close()
