@@ -28,7 +28,7 @@ from turnwire.entrance import Entrance, door_of, open_entrance
 from turnwire.guard import load_guard
 from turnwire.identity.origins import OriginPolicy
 from turnwire.models import Record, open_models
-from turnwire.ports import Clock, Failure, InputGuard, Model, QuotaStore, SessionKey, SessionLog
+from turnwire.ports import Clock, Failure, InputGuard, Model, QuotaStore, SessionKey, SessionLog, TurnKey
 from turnwire.runtime.backend import Backend
 from turnwire.runtime.connection_driver import ConnectionDriver, DriverLimits
 from turnwire.runtime.drain import drain
@@ -99,7 +99,7 @@ class Node:
         self._clock = clock
         self._models = models
         self.quotas = Quotas(quotas, settings.plans_of(asks=entrance.asks))
-        self.journal = Journal(log, self._feed, clock, grace_ms=settings.store_grace_ms)
+        self.journal = Journal(log, self._feed, self._look_at, clock, grace_ms=settings.store_grace_ms)
         self.running = RunningTurns(
             log,
             self.journal,
@@ -181,6 +181,9 @@ class Node:
 
     def _feed(self, key: SessionKey, gen: str, logged: Any) -> None:
         self.hub.feed(key, gen, logged)
+
+    async def _look_at(self, key: TurnKey) -> None:
+        await self.reaper.look_at_quietly(key)
 
     def _make_driver(self, connection: Socket, codec: Codec, token: str | None, address: str) -> ConnectionDriver:
         return ConnectionDriver(

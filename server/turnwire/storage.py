@@ -20,6 +20,9 @@ from turnwire.stores.redis.log import LogLimits, RedisSessionLog
 
 SETTLE_EXTRA_MS: Final = 2_000
 """After a change of the store's history: a writer that lives is back within its lease, and then puts back its own."""
+READERS_EXTRA_MS: Final = 3_000
+"""How much longer readers wait: a turn is put back only behind the end of the one before it, which then has to be
+written if nobody has it any more."""
 
 
 class StartError(Exception):
@@ -56,7 +59,7 @@ async def open_store(settings: Settings) -> AsyncGenerator[Store]:
                 lease_ms=settings.lease_ms,
                 replicas=replicas,
                 settle_ms=settle_ms,
-                readers_settle_ms=settle_ms + 2 * settings.sweep_ms + SETTLE_EXTRA_MS,
+                readers_settle_ms=settle_ms + READERS_EXTRA_MS,
             )
             log = RedisSessionLog(link, node=secrets.token_urlsafe(9), limits=limits)
             await stack.enter_async_context(log)

@@ -17,7 +17,7 @@ from tests.support.waiting import LOOK_S, PATIENCE_S, until
 from turnwire.app import Node, SystemClock
 from turnwire.core.entries import Content, Delta, Event, Finish, Logged, ProviderEvent
 from turnwire.core.snapshots import folded
-from turnwire.ports import Accepted, AcceptRequest, Appended, Failure, Model, StepRequest, StoredTurn
+from turnwire.ports import Accepted, AcceptRequest, Appended, Failure, Model, StepRequest, StoredTurn, TurnKey
 from turnwire.runtime.backend import Opening
 from turnwire.runtime.refusals import Unlearned
 from turnwire.runtime.session_hub import Feed
@@ -239,6 +239,33 @@ async def test_two_turns_in_a_row_that_were_forgotten_come_back_in_their_order(w
     assert (await world.turns())["t2"].parent == "t1"
     await world.history_is_sound()
     assert world.model.requests == 2
+
+
+async def test_a_turn_comes_back_behind_one_whose_end_nobody_has_any_more(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever puts it back sees to the other's end itself, and waits for no sweep."""
+    await world.create("t1")
+    world.model.say("first")
+    await world.reaches("first")
+    world.store.keep()
+    world.model.finish()
+    await world.ended("t1")
+    await world.create("t2")
+    world.model.say("second")
+    await world.reaches("second", "t2")
+    world.node.journal.forget(world.node.journal.lingering()[0])  # as if another node had written it, which died
+
+    async def nothing_is_due(_count: int) -> Sequence[TurnKey]:
+        return ()
+
+    monkeypatch.setattr(world.log, "overdue_turns", nothing_is_due)
+    world.store.go_back()
+    await world.reaches("second", "t2")
+    assert orjson.loads((await world.ended("t1")).body)["error"]["code"] == "node_lost"
+    world.model.finish()
+    assert (await world.ended("t2")).type == "turn.done"
+    await world.history_is_sound()
 
 
 async def test_a_promoted_turn_whose_start_was_forgotten_is_not_asked_for_twice(world: World) -> None:

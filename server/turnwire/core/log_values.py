@@ -116,6 +116,8 @@ class Accepted:
     interrupted: str | None = None
     """The running turn that on_busy interrupt asked to stop."""
     next: str | None = None
+    active: str | None = None
+    """Of `busy`: the turn that stands in its way."""
     left: Sequence[int | None] = ()
     """What is left of the owner's limits, in the order of quotas.COUNTED; empty for a turn that is not counted."""
     limit: Limit | None = None

@@ -104,9 +104,9 @@ class LogLimits:
     settle_ms: int = 12_000
     """After a change of the store's history, and after this node came up: how long others may take to put back what
     was lost."""
-    readers_settle_ms: int = 18_000
+    readers_settle_ms: int = 15_000
     """The same for what is shown: a turn that runs is put back only behind the end of the one before it, which nobody
-    may have any more, so that the sweep ends it after `settle_ms`."""
+    may have any more, so that somebody has to write one after `settle_ms`."""
 
 
 class RedisSessionLog:

@@ -54,6 +54,8 @@ def accepted_of(reply: Sequence[Any]) -> Accepted:
     result = reply[0].decode()
     if len(reply) == 1:
         return Accepted(result)
+    if result == "busy":
+        return Accepted(result, active=_text(reply[1]))
     if result == "limited":
         return Accepted(result, limit=limit_of(reply[1]), retry_after_ms=reply[2])
     _, gen, seq, parent, entries, interrupted, following, left = reply
@@ -65,7 +67,7 @@ def accepted_of(reply: Sequence[Any]) -> Accepted:
         logged_of(entries),
         _text(interrupted),
         _text(following),
-        left_of(left),
+        left=left_of(left),
     )
 
 

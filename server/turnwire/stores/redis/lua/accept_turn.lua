@@ -10,8 +10,8 @@
 --       the queue, 'refuse'; and of the owner's quota six limits and two of an estimate, or '' for a turn that is not
 --       counted; of a turn that is put back, who had it before its writer took it, or ''
 -- Returns {result, gen, seq, parent, entries, interrupted, next, what is left of six limits}. The same nonce again is
--- answered from what was stored. What is refused ('conflict', 'busy', 'queue_full', 'deleted', 'no_parent'; 'limited'
--- with the number of the owner's limit and a wait in ms, or 0 for another's limit) leaves no trace.
+-- answered from what was stored. What is refused ('conflict', 'queue_full', 'deleted', 'no_parent'; 'busy' with the
+-- active turn, 'limited' with the number of the owner's limit and a wait in ms, or 0 for another's limit) leaves no trace.
 
 local T = KEYS[3]
 local turn, nonce, digest, body, by = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[10]
@@ -45,7 +45,7 @@ if known[1] then
     -- Whoever had it before has done nothing since the take was lost, so it may be taken from it again.
     local lost_take = ARGV[33] ~= '' and t[1] == ARGV[33] and t[3] ~= REPLID and t[2] == 'running'
     if is_untaken(t[1], t[2]) or lost_take then
-      if t[2] == 'queued' then return {'busy'} end
+      if t[2] == 'queued' then return {'busy', ACTIVE} end
       own()
       return {'running', GEN, seq, known[5], {}, '', '', {}}
     end
@@ -74,7 +74,7 @@ local result = state
 if cancelled_until > NOW and not put_back then
   result = 'sealed'
 elseif state == 'queued' then
-  if ARGV[9] == 'reject' then return {'busy'} end
+  if ARGV[9] == 'reject' then return {'busy', ACTIVE} end
   if ARGV[9] == 'queue' and redis.call('LLEN', QUEUE) >= tonumber(ARGV[15]) then return {'queue_full'} end
 end
 
