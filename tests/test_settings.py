@@ -566,6 +566,7 @@ def test_without_a_plan_users_who_are_told_apart_have_limits_and_everyone_as_one
     ("toml", "words"),
     [
         ("[plans.free]\nturns_per_hour = 1", "[plans.free] turns_per_hour is no setting"),
+        ("[plans.free]\nturns_per_minute = 0", "turns_per_minute is 0, but must be a whole number from 1 to 1000000"),
         ("[plans.free]\ntokens_per_day = -1", "[plans.free] tokens_per_day is -1, but must be a whole number"),
         ('[plans.free]\nusd_per_day = "much"', "[plans.free] usd_per_day"),
         ('[plans.free]\nupgrade_url = "javascript:alert(1)"', "[plans.free] upgrade_url"),

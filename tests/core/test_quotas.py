@@ -41,6 +41,7 @@ def test_a_token_may_carry_its_plan() -> None:
     plan = Plan(turns_running=2, usd_per_day=NANO // 4, usd_per_month=3 * NANO, upgrade_url="https://x.example")
     assert plan_of_claims(claims) == plan
     assert plan_of_claims({}) == UNLIMITED
+    assert plan_of_claims({"turns_running": 0, "turns_per_minute": 10**6}) == Plan(10**6, 0)
     assert plan_of_claims({"tokens_per_day": TOKENS_MAX}).tokens_per_day == TOKENS_MAX
 
 
@@ -49,6 +50,8 @@ def test_a_token_may_carry_its_plan() -> None:
     [
         {"turns": 1},
         {"turns_running": -1},
+        {"turns_running": 10**6 + 1},
+        {"turns_per_minute": 0},
         {"turns_running": True},
         {"turns_running": 1.0},
         {"turns_running": "1"},

@@ -17,9 +17,11 @@ from turnwire_protocol.codes import ErrorCode
 from turnwire_protocol.values import Left
 
 NANO: Final = 10**9
+COUNT_MAX: Final = 10**6
 TOKENS_MAX: Final = 10**15
 USD_MAX: Final = 10**6
-"""The largest limits of tokens and of dollars: in billionths still far below what scripts can count."""
+"""The largest limits of turns and connections, of tokens and of dollars: in microseconds and billionths still far below
+what scripts can count."""
 URL_CHARS_MAX: Final = 2_048
 
 SOON_MS: Final = 1_000
@@ -90,11 +92,20 @@ def plan_of_claims(claims: Mapping[str, Any]) -> Plan:
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= USD_MAX:
                 raise ValueError(f"{name} is no amount that a limit may be")
             values[name] = nano_of(Decimal(str(value)))
-        elif isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= TOKENS_MAX:
+        elif isinstance(value, bool) or not isinstance(value, int) or not _least(name) <= value <= _most(name):
             raise ValueError(f"{name} is no whole number that a limit may be")
         else:
             values[name] = value
     return Plan(**values)
+
+
+def _least(name: str) -> int:
+    """A rate of nothing has no wait after which it would pass."""
+    return 1 if name == "turns_per_minute" else 0
+
+
+def _most(name: str) -> int:
+    return TOKENS_MAX if name.startswith("tokens_") else COUNT_MAX
 
 
 @dataclass(frozen=True, slots=True)

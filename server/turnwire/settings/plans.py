@@ -4,14 +4,14 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field, StringConstraints
 
-from turnwire.core.quotas import TOKENS_MAX, URL_CHARS_MAX, Plan, Plans, SubjectKind, nano_of
+from turnwire.core.quotas import COUNT_MAX, TOKENS_MAX, URL_CHARS_MAX, Plan, Plans, SubjectKind, nano_of
 from turnwire.settings.kinds import Frozen, Whole
 from turnwire.settings.model_tables import Dollars
 from turnwire_protocol import limits
 
 PlanName = Annotated[str, StringConstraints(min_length=1, max_length=limits.NAME_CHARS_MAX)]
 _Some = Annotated[Whole, Field(ge=0, le=TOKENS_MAX)]
-_Turns = Annotated[Whole, Field(ge=0, le=1_000_000)]
+_Count = Annotated[Whole, Field(ge=0, le=COUNT_MAX)]
 
 FOR_USERS: Final = Plan(turns_per_minute=60, turns_running=16, connections=64)
 """What holds for a user where nothing else is set and people are told apart: more than anybody types, less than a
@@ -21,9 +21,9 @@ script may take."""
 class PlanSettings(Frozen):
     """One plan; a limit that is not set is none."""
 
-    turns_per_minute: _Turns | None = None
-    turns_running: _Turns | None = None
-    connections: _Turns | None = None
+    turns_per_minute: Annotated[Whole, Field(ge=1, le=COUNT_MAX)] | None = None
+    turns_running: _Count | None = None
+    connections: _Count | None = None
     tokens_per_day: _Some | None = None
     tokens_per_month: _Some | None = None
     usd_per_day: Dollars | None = None
