@@ -17,10 +17,8 @@ PATIENCE_S: Final = 30
 LAST: Final = "the_last_of_this_volley"
 TEXT, BINARY, CLOSE = 1, 2, 8
 
-CLOSES: Final = frozenset(
-    [None, 1000, 1001, 1002, 1003, 1005, 1007, 1009, 4400, 4401, 4403, 4406, 4413, 4508, 4513, 4529]
-)
-"""How a connection may end: in order, for a fault of its client, or just so. 1011 and 4500 are the server's own."""
+OWN_FAULTS: Final = frozenset([1011, 1012, 1013, 4500, 4501, 4503])
+"""Closes that are the server's own doing. All others are for what its client did, or the client's own code, echoed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +117,7 @@ class Attack:
             return
         code = ended_with(said)
         seen.closes[code] += 1
-        if code not in CLOSES:
+        if code in OWN_FAULTS:
             seen.faults.append(f"closed with {code}: {volley}"[:500])
         if b'"code":"internal"' in said or b"\xa4code\xa8internal" in said:
             seen.faults.append(f"an internal error to {volley}"[:500])

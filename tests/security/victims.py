@@ -9,10 +9,15 @@ from typing import Literal
 
 from tests.protocol.generated import said
 from tests.support.processes import NodeProcess
-from tests.support.tokens import shared
+from tests.support.tokens import claims, shared
 from tests.support.watched import Watched
 from turnwire.core.entries import Message
 from turnwire.providers.demo import demo_answer
+
+
+def long_lived(user: str) -> str:
+    """A token that outlives the longest attack."""
+    return shared(user, exp=claims()["iat"] + 86_400)
 
 
 @dataclass(slots=True)
@@ -43,7 +48,7 @@ async def _chat(
     node: NodeProcess, victims: Victims, number: int, model: str, begun: asyncio.Event, over: asyncio.Event
 ) -> None:
     async def token() -> str:
-        return shared(f"victim-{number}")
+        return long_lived(f"victim-{number}")
 
     codec: Literal["json", "msgpack"] = "msgpack" if number % 2 else "json"
     watched = Watched(node.url, codec=codec, token=token)
@@ -52,13 +57,15 @@ async def _chat(
         while not over.is_set():
             asked += 1
             text = f"Question {asked} of victim {number}: does it all come through — 漢字 and 😀 too?"
-            turn = await chat.send(f"s_{secrets.token_hex(8)}", text, model=model)
+            session = f"s_{secrets.token_hex(8)}"
+            turn = await chat.send(session, text, model=model)
             async for _ in turn:
                 begun.set()
             outcome = await turn.done()
             expected = demo_answer([Message("user", (said(text),))])
             if outcome.ok and outcome.finish_reason == "stop" and outcome.text == expected:
                 victims.answers += 1
+                await chat.close_session(session)
             else:
                 victims.wrong.append(f"{asked} of {number}: {outcome.fault} {outcome.terminal} {watched.broken}")
                 break
