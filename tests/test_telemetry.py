@@ -142,6 +142,17 @@ def test_a_library_is_named_and_not_quoted() -> None:
     assert SECRET not in stream.getvalue()
 
 
+def test_a_library_that_warns_of_each_stranger_fills_no_disk() -> None:
+    stream = configured()
+    for _ in range(1_000):
+        logging.getLogger("uvicorn.error").warning("Invalid HTTP request received.")
+    written = len(lines(stream))
+    assert 0 < written <= telemetry.WARNINGS_BURST + 5
+    logging.getLogger("uvicorn.error").error("Errors are always told")
+    last = lines(stream)[-1]
+    assert (last["level"], last["failures"]) == ("error", 1_000 - written)
+
+
 def test_uvicorns_access_log_is_off() -> None:
     stream = configured("debug")
     logging.getLogger("uvicorn.access").critical("GET /v1/ws?token=%s", SECRET)

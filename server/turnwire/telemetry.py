@@ -10,6 +10,7 @@ Lines go to standard error, as JSON where a program reads them and coloured wher
 
 import logging
 import sys
+import time
 import traceback
 from collections.abc import Iterator
 from typing import Any, Final, TextIO, cast
@@ -17,6 +18,7 @@ from typing import Any, Final, TextIO, cast
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from turnwire.core.admission import Bucket
 from turnwire.ports import Failure
 
 FIELDS: Final = frozenset(
@@ -41,6 +43,8 @@ FIELDS: Final = frozenset(
 )
 """Every field that a log line may have."""
 
+WARNINGS_PER_S: Final = 1
+WARNINGS_BURST: Final = 50
 TEXT_CHARS_MAX: Final = 200
 FRAMES_MAX: Final = 30
 CAUSES_MAX: Final = 6
@@ -82,13 +86,27 @@ def configure(level: str, stream: TextIO | None = None) -> None:
 
 
 class LibraryLines(logging.Handler):
-    """Lines that libraries write with the standard library's logging, cut down to what is safe."""
+    """Lines that libraries write with the standard library's logging, cut down to what is safe.
+
+    Strangers cause most of the warnings, one for each request that is none: of many at once only some are written, and
+    the next one says how many were not (`failures`).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._warnings = Bucket.full(WARNINGS_PER_S, WARNINGS_BURST, time.monotonic_ns() // 1_000_000)
+        self._unwritten = 0
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno < logging.ERROR and self._warnings.take(1, time.monotonic_ns() // 1_000_000):
+            self._unwritten += 1
+            return
         library = record.name.partition(".")[0]
         fields: dict[str, Any] = {"library": library, "place": f"{record.module}:{record.lineno}"}
         if library == "uvicorn":  # whose templates are constants; the values in them stay out
             fields["text"] = record.msg
+        if self._unwritten:
+            fields["failures"], self._unwritten = self._unwritten, 0
         structlog.get_logger().log(record.levelno, "library_line", exc_info=record.exc_info, **fields)
 
 

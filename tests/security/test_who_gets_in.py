@@ -264,7 +264,7 @@ class Keyed:
 
 async def _expiry(keyed: Keyed) -> None:
     key = await keyed.key("tokens")
-    ends_s = int(time.time()) + 4
+    ends_s = int(time.time()) + 6
     said = {**claims("erin"), "iss": ISSUER, "exp": ends_s}
     token = jwt.encode(said, key.key.signing, algorithm=ALGORITHM, headers={"kid": key.key.id})
     peers = await keyed.connected(token)

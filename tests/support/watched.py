@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Literal
 
-from turnwire.chat.connection import ChatConnection
+from turnwire.chat.connection import ChatConnection, Token
 from turnwire.chat.wire import Backoff, OnFrame, endpoint_of
 from turnwire_protocol.codec import JSON, MSGPACK
 from turnwire_protocol.grammar import History, Verifier
@@ -26,6 +26,7 @@ class Watched:
         url: str | Callable[[], str],
         *,
         codec: Literal["json", "msgpack"] = "json",
+        token: Token | None = None,
         history: History | None = None,
         # A client that was cut off comes back at once: what is tested is the resume, not the wait before it.
         backoff: Backoff = lambda _tries: 0.0,
@@ -46,7 +47,12 @@ class Watched:
         self._tell_connect = on_connect
         self._tell_frame = on_frame
         self.chat = ChatConnection(
-            self._url(), codec=codec, backoff=backoff, on_frame=self._on_frame, on_status=self._on_status
+            self._url(),
+            codec=codec,
+            token=token,
+            backoff=backoff,
+            on_frame=self._on_frame,
+            on_status=self._on_status,
         )
 
     def check(self) -> None:

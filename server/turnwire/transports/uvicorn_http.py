@@ -68,6 +68,19 @@ class TurnwireHttp(H11Protocol):
         super().data_received(data)
         self._watch_head()
 
+    def send_400_response(self, *arguments: Any, **options: Any) -> None:
+        """What came is no HTTP. Amid a request that is being answered there is nobody to tell: the call is over, and
+        its application's answer, which h11 would take for a fault, goes nowhere."""
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        if cycle is None or cycle.response_complete:
+            super().send_400_response(*arguments, **options)
+            return
+        cycle.disconnected = True
+        cycle.message_event.set()
+        if not cycle.response_started:
+            super().send_400_response(*arguments, **options)
+        self.transport.close()
+
     def on_response_complete(self) -> None:
         super().on_response_complete()
         self._watch_head()

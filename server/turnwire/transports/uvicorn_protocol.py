@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import Any, Final, cast
 
 import uvicorn
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
 from websockets.protocol import State
@@ -41,6 +42,9 @@ FRAGMENTS_MAX: Final = 1_024
 
 MESSAGE_MS: Final = 60_000
 """The largest message has a megabyte: less than 20 kB/s is no connection for it."""
+
+NOT_UTF8: Final = 1_007
+"""RFC 6455 section 8.1."""
 
 CONTROLS_PER_S: Final = 50
 CONTROLS_BURST: Final = 500
@@ -120,7 +124,12 @@ class TurnwireProtocol(WebSocketsSansIOProtocol):
         return message
 
     async def send(self, message: Any) -> None:
+        if not self.handshake_complete and self.transport.is_closing():
+            # The peer left amid the handshake: no fault of the application's, as uvicorn would log it.
+            raise ClientDisconnected
         await super().send(message)
+        if message["type"] == "websocket.http.response.body":
+            self.handshake_complete = True  # by a refusal; uvicorn would log that nothing was answered
         self._hold()
 
     def handle_text(self, event: Frame) -> None:
@@ -140,6 +149,11 @@ class TurnwireProtocol(WebSocketsSansIOProtocol):
 
     def send_receive_event_to_app(self) -> None:
         self._stop_message_timer()
+        if self.curr_msg_data_type == "text" and not _is_text(self.frames):
+            # uvicorn would log an exception for each, and raise another one behind the peer's close.
+            self.frames = []
+            self._fail(NOT_UTF8, "not UTF-8")
+            return
         super().send_receive_event_to_app()
 
     def handle_ping(self) -> None:
@@ -220,7 +234,7 @@ class TurnwireProtocol(WebSocketsSansIOProtocol):
         self.transport.abort()
         return True
 
-    def _fail(self, code: CloseCode, reason: str) -> None:
+    def _fail(self, code: int, reason: str) -> None:
         """Close for what the peer did on the transport's own level, where the application is not asked."""
         if self.close_sent or self.transport.is_closing():
             return
@@ -229,6 +243,15 @@ class TurnwireProtocol(WebSocketsSansIOProtocol):
 
     def _now_ms(self) -> int:
         return int(self.loop.time() * 1000)
+
+
+def _is_text(pieces: Sequence[bytes]) -> bool:
+    """Whether a message's fragments are UTF-8 together."""
+    try:
+        (pieces[0] if len(pieces) == 1 else b"".join(pieces)).decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def frame_header(opcode: int, length: int) -> bytes:
