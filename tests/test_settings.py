@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from turnwire.core.quotas import UNLIMITED, Plan
 from turnwire.settings import DEMO_MODELS, Settings, SettingsError, load
 from turnwire.settings.auth import AuthSettings
+from turnwire.settings.plans import FOR_USERS
 from turnwire.settings.shapes import PLACES
 
 
@@ -80,6 +82,7 @@ SAMPLES: dict[str, tuple[object, object]] = {
     "demo_models": (True, True),
     "replicas": (2, 2),
     "upstream_ca_file": ("ca.pem", Path("ca.pem")),
+    **dict.fromkeys(("user_plan", "org_plan", "address_plan"), ("free", "free")),
     "input_guard": ("shop.guard:Rules.check", "shop.guard:Rules.check"),
     "input_guard_fails": ("open", "open"),
 }
@@ -97,15 +100,16 @@ def test_every_setting_can_be_given_in_the_file_and_in_the_environment(name: str
     as_toml = f'"{as_toml}"' if isinstance(given, str) else as_toml
     as_variable = ", ".join(given) if isinstance(given, list) else str(given)
 
-    from_file = loaded(f"[{section}]\n{key} = {as_toml}\n")
-    from_environment = loaded(environ={f"TURNWIRE_{name.upper()}": as_variable})
+    plans = "[plans.free]\n" if given == "free" else ""
+    from_file = loaded(f"{plans}[{section}]\n{key} = {as_toml}\n")
+    from_environment = loaded(plans, {f"TURNWIRE_{name.upper()}": as_variable})
 
     assert getattr(from_file, name) == getattr(from_environment, name) == expected
     assert expected != default
 
 
 def test_the_places_name_every_setting_and_nothing_else() -> None:
-    assert set(PLACES) == set(Settings.model_fields) - {"models"}
+    assert set(PLACES) == set(Settings.model_fields) - {"models", "plans"}
     assert len(set(PLACES.values())) == len(PLACES)
 
 
@@ -203,7 +207,7 @@ def test_on_loopback_everyone_is_anonymous_unasked(host: str) -> None:
     assert loaded(host=host).on_loopback
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "chat.example.com", "localhost.example.com"])
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "chat.example.com", "localhost.example.com"])  # noqa: S104 - nothing listens
 def test_elsewhere_somebody_must_say_who_may_come_in(host: str) -> None:
     sentence = refusal(host=host)
     assert host in sentence and "TURNWIRE_AUTH ([auth] mode) to api_key or jwt" in sentence
@@ -224,7 +228,7 @@ def test_a_shared_secret_and_published_keys_have_algorithms_of_their_own() -> No
     assert loaded(environ=SHARED).algorithms == ("HS256",)
     assert loaded(environ=PUBLISHED).algorithms == ("RS256", "ES256", "EdDSA")
     assert loaded(environ={**PUBLISHED, "TURNWIRE_JWT_ALGORITHMS": "ES384, PS256"}).algorithms == ("ES384", "PS256")
-    assert loaded(environ={"TURNWIRE_AUTH": "api_key"}, host="0.0.0.0").auth == "api_key"
+    assert loaded(environ={"TURNWIRE_AUTH": "api_key"}, host="0.0.0.0").auth == "api_key"  # noqa: S104 - nothing listens
 
 
 def test_the_file_has_all_of_auth_but_the_secret_which_it_names() -> None:
@@ -521,3 +525,54 @@ def test_the_documented_bounds_are_the_ones_that_sentences_name() -> None:
             sentence = refusal(environ={f"TURNWIRE_{name.upper()}": "x"})
             low, high = map(int, re.findall(r"from (\d+) to (\d+)", sentence)[0])
             assert low <= field.default <= high
+
+
+# --- plans ---------------------------------------------------------------------------------------------------------
+
+PLANS = """
+[plans.free]
+turns_per_minute = 10
+tokens_per_day = 20_000
+usd_per_month = 0.1
+upgrade_url = "https://example.com/upgrade"
+[plans.team]
+turns_running = 50
+[limits]
+user_plan = "free"
+org_plan = "team"
+"""
+
+
+def test_plans_hold_for_those_they_are_chosen_for() -> None:
+    plans = loaded(PLANS).plans_of(asks=True)
+    free = Plan(
+        turns_per_minute=10,
+        tokens_per_day=20_000,
+        usd_per_month=100_000_000,
+        upgrade_url="https://example.com/upgrade",
+    )
+    assert plans.of("user", None) == plans.of("org", "free") == free
+    assert plans.of("org", None) == Plan(turns_running=50)
+    assert plans.of("address", None) == UNLIMITED
+    assert "upgrade_url" in loaded(PLANS).masked()["plans"]["free"]
+
+
+def test_without_a_plan_users_who_are_told_apart_have_limits_and_everyone_as_one_has_none() -> None:
+    assert loaded().plans_of(asks=True).of("user", None) == FOR_USERS
+    assert loaded().plans_of(asks=False).of("user", None) == UNLIMITED
+
+
+@pytest.mark.parametrize(
+    ("toml", "words"),
+    [
+        ("[plans.free]\nturns_per_hour = 1", "[plans.free] turns_per_hour is no setting"),
+        ("[plans.free]\ntokens_per_day = -1", "[plans.free] tokens_per_day is -1, but must be a whole number"),
+        ('[plans.free]\nusd_per_day = "much"', "[plans.free] usd_per_day"),
+        ('[plans.free]\nupgrade_url = "javascript:alert(1)"', "[plans.free] upgrade_url"),
+        ("[plans]\nfree = 3", "[plans] free is no table"),
+        (f"[plans.{'x' * 200}]", "must have a name of 1 to"),
+        ('[limits]\nuser_plan = "none"', "must name a [plans.NAME] table; there are: none yet"),
+    ],
+)
+def test_a_plan_that_cannot_hold_stops_the_start(toml: str, words: str) -> None:
+    assert words in refusal(toml)

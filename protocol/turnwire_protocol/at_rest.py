@@ -51,6 +51,9 @@ class TokenRequest(Value):
     user: OwnerName
     org: OwnerName | None = None
     scopes: Annotated[list[Literal["read", "write"]], Field(min_length=1, max_length=2)] = ["read", "write"]
+    plan: OwnerName | None = None
+    """The user's, of those that the server knows; absent: what holds for everyone."""
+    org_plan: OwnerName | None = None
     ttl_ms: Annotated[int, Field(ge=limits.TOKEN_TTL_MS_MIN, le=limits.TOKEN_TTL_MS_MAX)] = 900_000
 
 

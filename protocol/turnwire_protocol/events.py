@@ -19,6 +19,7 @@ from turnwire_protocol.values import (
     InputPart,
     JsonObject,
     Kind,
+    Left,
     Limits,
     Millis,
     Name,
@@ -260,6 +261,7 @@ class Ack(ServerFrame):
     duplicate: bool | None = None
     result: Literal["cancelling", "already_done", "pending"] | None = None
     expires_at: Millis | None = None
+    left: Left | None = None
 
 
 class Pong(ServerFrame):

@@ -25,7 +25,7 @@ INPUT_PART_BYTES_MAX: Final = 480_000
 """The text or data of one input part as it stands in JSON, so that any part fits into one turn.snapshot."""
 
 INPUT_PARTS_MAX: Final = 32
-TOKEN_PATTERN: Final = r"^[!-~]+$"
+TOKEN_PATTERN: Final = r"^[!-~]+$"  # noqa: S105 - how tokens look, and none of them
 """Visible ASCII, as in an HTTP header: characters are bytes."""
 
 TOKEN_BYTES_MAX: Final = 16_384

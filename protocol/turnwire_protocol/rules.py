@@ -140,6 +140,8 @@ _UNSEEN: Final = {
     "AUTH-4": "A command that its token does not allow is refused with `forbidden`, and the connection goes on.",
     "RATE-1": "A command over the rate is refused with `rate_limited` and `retry_after_ms`; going on regardless "
     "closes with 4529.",
+    "QUOTA-1": "A turn beyond a quota is refused with `rate_limited` and the time after which it would be taken, or "
+    "with `quota_exceeded`; it leaves no trace, and uses nothing up.",
     "ERROR-1": "An error's `message` is a sentence written for users, and its `retry` is what helps.",
     "CLOSE-4": "A client comes back after codes of 4500 and up and resumes, and stays away after 4000 to 4499 and "
     "1009.",

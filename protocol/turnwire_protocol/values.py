@@ -129,10 +129,14 @@ class Usage(Value):
     estimated: bool
 
 
-class Cost(Value):
-    """Money as a decimal string, because a float cannot hold it."""
+Amount = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,18}(\.[0-9]{1,18})?$")]
+"""Money as a decimal string, because a float cannot hold it."""
 
-    amount: Annotated[str, StringConstraints(pattern=r"^[0-9]{1,18}(\.[0-9]{1,18})?$")]
+
+class Cost(Value):
+    """What a turn has cost."""
+
+    amount: Amount
     currency: Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
 
 
@@ -154,8 +158,23 @@ class Ask(Value):
     detail: JsonObject
 
 
+class Left(Value):
+    """What is left of a user's quotas, without what unfinished turns have claimed; absent where there is no limit.
+
+    Days and months are those of UTC.
+    """
+
+    turns_per_minute: Count | None = None
+    """How many turns may be sent at once."""
+    turns_running: Count | None = None
+    tokens_per_day: Count | None = None
+    tokens_per_month: Count | None = None
+    usd_per_day: Amount | None = None
+    usd_per_month: Amount | None = None
+
+
 class Limits(Value):
-    """What this server allows a connection; see each field's unit in its name."""
+    """What this server allows a connection, see each field's unit in its name; and what is left to its user."""
 
     frame_bytes_max: Ordinal
     input_bytes_max: Ordinal
@@ -164,3 +183,4 @@ class Limits(Value):
     sessions_open_max: Ordinal
     turns_running_max: Ordinal
     history_turns_max: Ordinal
+    left: Left | None = None

@@ -28,17 +28,19 @@ from turnwire.entrance import Entrance, door_of, open_entrance
 from turnwire.guard import load_guard
 from turnwire.identity.origins import OriginPolicy
 from turnwire.models import Record, open_models
-from turnwire.ports import Clock, Failure, InputGuard, Model, SessionKey, SessionLog
+from turnwire.ports import Clock, Failure, InputGuard, Model, QuotaStore, SessionKey, SessionLog, TurnKey
 from turnwire.runtime.backend import Backend
 from turnwire.runtime.connection_driver import ConnectionDriver, DriverLimits
 from turnwire.runtime.drain import drain
 from turnwire.runtime.input_check import InputCheck
 from turnwire.runtime.journal import Journal
+from turnwire.runtime.quotas import Quotas
 from turnwire.runtime.reaper import Reaper
 from turnwire.runtime.revocation import close_revoked
 from turnwire.runtime.running_turns import RunningTurns
 from turnwire.runtime.sender import Socket
 from turnwire.runtime.session_hub import SessionHub
+from turnwire.runtime.turn_requests import TurnRequests
 from turnwire.settings import Settings
 from turnwire.storage import StartError, Store, open_store
 from turnwire.transports.http_api import HttpApi
@@ -91,6 +93,7 @@ class Node:
         self,
         settings: Settings,
         log: SessionLog,
+        quotas: QuotaStore,
         models: Mapping[str, Model],
         clock: Clock,
         entrance: Entrance | None = None,
@@ -101,11 +104,13 @@ class Node:
         self._log = log
         self._clock = clock
         self._models = models
-        self.journal = Journal(log, self._feed, clock, grace_ms=settings.store_grace_ms)
+        self.quotas = Quotas(quotas, settings.plans_of(asks=entrance.asks))
+        self.journal = Journal(log, self._feed, self._look_at, clock, grace_ms=settings.store_grace_ms)
         self.running = RunningTurns(
             log,
             self.journal,
             models,
+            self.quotas,
             clock,
             renew_ms=settings.renew_ms,
             input_wait_ms=settings.input_wait_ms,
@@ -124,10 +129,9 @@ class Node:
             log,
             self.hub,
             self.running,
-            models,
-            default_model=next(iter(models)),
-            input_bytes_max=settings.input_bytes_max,
-            input_check=None if guard is None else _check_of(settings, guard),
+            self.quotas,
+            TurnRequests(log, models, default_model=next(iter(models)), input_bytes_max=settings.input_bytes_max),
+            None if guard is None else _check_of(settings, guard),
         )
         self.greeting = Greeting(
             models=list(models),
@@ -162,6 +166,7 @@ class Node:
             "check": self.hub.check_forever(),
             "reaper": self.reaper.run(),
             "door": self.door.sweep_forever(),
+            "quotas": self.quotas.keep_forever(),
             "revocation": close_revoked(self._entrance.authenticator, self.endpoint.connections),
         }
 
@@ -183,7 +188,10 @@ class Node:
     def _feed(self, key: SessionKey, gen: str, logged: Any) -> None:
         self.hub.feed(key, gen, logged)
 
-    def _make_driver(self, connection: Socket, codec: Codec, token: str | None) -> ConnectionDriver:
+    async def _look_at(self, key: TurnKey) -> None:
+        await self.reaper.look_at_quietly(key)
+
+    def _make_driver(self, connection: Socket, codec: Codec, token: str | None, address: str) -> ConnectionDriver:
         return ConnectionDriver(
             f"c_{secrets.token_urlsafe(9)}",
             connection,
@@ -191,6 +199,7 @@ class Node:
             backend=self.backend,
             hub=self.hub,
             authenticator=self._entrance.authenticator,
+            quotas=self.quotas,
             greeting=self.greeting,
             clock=self._clock,
             limits=DriverLimits(
@@ -199,6 +208,7 @@ class Node:
                 history=HISTORY_TURNS,
             ),
             token=token,
+            address=address,
         )
 
 
@@ -248,7 +258,7 @@ async def serve(
             entrance = await stack.enter_async_context(open_entrance(settings, store.credentials))
         except Failure as failure:
             raise StartError(f"The keys could not be read from the store: {failure.kind}.") from failure
-        node = Node(settings, store.log, models, SystemClock(), entrance, guard)
+        node = Node(settings, store.log, store.quotas, models, SystemClock(), entrance, guard)
         server = _Server(
             TurnwireConfig(
                 node.application(),
@@ -263,6 +273,7 @@ async def serve(
         )
         stopping = _stop_on_signals(stack)
         background = await stack.enter_async_context(_background(node))
+        listening.setblocking(False)  # or each copy would make it block, for other workers too
         listening_ones = [listening, *(listening.dup() for _ in range(ACCEPTS_AT_ONCE - 1))]
         serving = asyncio.create_task(server.serve(sockets=listening_ones), name="uvicorn")
         await _until_started(server, serving)

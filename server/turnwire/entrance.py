@@ -67,7 +67,7 @@ async def _key_source(settings: Settings, stack: AsyncExitStack) -> tuple[KeySou
     algorithms = ", ".join(settings.algorithms)
     if settings.jwt_secret is not None:
         return SharedSecret(settings.jwt_secret.get_secret_value().encode()), f"jwt: {algorithms} with a shared secret"
-    assert settings.jwt_jwks_url is not None, "settings have one of the two"
+    assert settings.jwt_jwks_url is not None, "settings have one of the two"  # noqa: S101 - they checked it
     published = KeySet(settings.jwt_jwks_url, settings.algorithms)
     stack.push_async_callback(published.aclose)
     # Where this fails, that is logged; the first token that comes tries again.

@@ -41,6 +41,7 @@ async def open_models(settings: Settings, record: Record | None = None) -> Async
     try:
         models = {name: _model(name, table, upstream) for name, table in settings.models.items()}
         _check_budgets(models)
+        _check_plans(settings, models)
         yield models
     finally:
         await http.aclose()
@@ -126,3 +127,14 @@ def _check_budgets(models: Mapping[str, Model]) -> None:
                     f"[models.{model.name}] turn_budget limits usd, but nothing says what {name} costs: give it "
                     "price_usd_per_million, or install turnwire[prices], whose list may have it."
                 )
+
+
+def _check_plans(settings: Settings, models: Mapping[str, Model]) -> None:
+    """Raises SettingsError for a plan whose money could not be counted. What a demo model says costs nothing."""
+    limited = [name for name, plan in settings.plans.items() if plan.plan.counts_money]
+    unknown = [m.name for m in models.values() if m.price is None and settings.models[m.name].provider != "demo"]
+    if limited and unknown:
+        raise SettingsError(
+            f"[plans.{limited[0]}] limits usd, but nothing says what {unknown[0]} costs: give it "
+            "price_usd_per_million, or install turnwire[prices], whose list may have it."
+        )

@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from turnwire.core.credentials import OF_USERS, ApiKey, Credentials, Scope
+from turnwire.core.credentials import ApiKey, Bearer, Credentials, Identity, Scope
 from turnwire.core.entries import Entry, Event, Message, ProviderEvent
 from turnwire.core.errors import RETRYABLE, FailureKind
 from turnwire.core.log_values import (
@@ -19,6 +19,8 @@ from turnwire.core.log_values import (
     Batch,
     Cancelled,
     Claim,
+    Claimed,
+    Counted,
     Deleted,
     ListPlace,
     LogRange,
@@ -38,7 +40,9 @@ from turnwire.core.log_values import (
     Updated,
 )
 from turnwire.core.proposal import ProposedTurn, Refusal
+from turnwire.core.quotas import Plan, SubjectKind, Used
 from turnwire.core.spending import Budget, Price
+from turnwire.core.upstream_health import Retries
 
 
 class Failure(Exception):
@@ -167,6 +171,39 @@ class SessionLog(Protocol):
         ...
 
 
+class QuotaStore(Protocol):
+    """Counts beside the log, exact over all nodes: what several owners share, and connections. Calls raise Failure, and
+    may be repeated. Places and unconfirmed claims are leased for half a minute: those of a node that died come free."""
+
+    async def claim(self, kind: SubjectKind, name: str, plan: Plan, turn: TurnKey, estimate: Used) -> Claimed:
+        """Claim for a turn that is not accepted yet."""
+        ...
+
+    async def give_back(self, kind: SubjectKind, name: str, plan: Plan, turn: TurnKey, estimate: Used) -> None:
+        """The turn was refused: its claim, and its place in the minute."""
+        ...
+
+    async def hold(self, turns: Sequence[tuple[TurnKey, Counted]], *, running: bool) -> None:
+        """Confirm the claims of turns that were accepted; of running ones the places too, again and again."""
+        ...
+
+    async def settle(self, turn: TurnKey, counted: Counted, used: Used) -> None: ...
+    async def unsettled(self, count_max: int) -> Sequence[tuple[TurnKey, Counted, Used]]:
+        """Turns that are over for a while and were not settled: their node died first."""
+        ...
+
+    async def left(self, kind: SubjectKind, name: str, plan: Plan) -> Sequence[int | None]:
+        """Of each limit, in the order of quotas.COUNTED."""
+        ...
+
+    async def enter(self, kind: SubjectKind, name: str, connection: str, connections_max: int) -> bool:
+        """Take a place for a connection; False: all are taken."""
+        ...
+
+    async def stay(self, places: Sequence[tuple[SubjectKind, str, str]]) -> None: ...
+    async def leave(self, places: Sequence[tuple[SubjectKind, str, str]]) -> None: ...
+
+
 # --- providers ----------------------------------------------------------------------------------------------------
 
 
@@ -179,23 +216,6 @@ class Deadlines:
     first_content: int = 30_000
     idle: int = 30_000
     total: int = 600_000
-
-
-@dataclass(frozen=True, slots=True)
-class Retries:
-    """How often one model is asked in a step before its first byte, and how long is waited in between."""
-
-    attempts_max: int = 4
-    wait_first_ms: int = 500
-    """Doubles with each attempt, where the service does not say how long."""
-    wait_ms_max: int = 8_000
-    jitter: float = 0.25
-    """The part of a wait that is left to chance, so that those who failed together do not return together."""
-    budget_percent: int = 10
-    """Repeats for each hundred steps of this node, so that a service in trouble does not get more to do. As many are
-    there at first."""
-    failures_max: int = 5
-    """So many failures in a row, and the model is not asked for a while; 0: it always is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,22 +275,6 @@ class Minted:
     expires_at: int
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Who is there. `user` owns sessions; it names the store's keys, so it decides what exists for them.
-
-    Times are ms since 1970. `expires_at`: from then on the token is none. `issued_at`: None for what was not issued at
-    some time, such as an API key. `key`: the id of the API key that this is, or that made the token.
-    """
-
-    user: str
-    org: str | None = None
-    scopes: frozenset[Scope] = OF_USERS
-    expires_at: int | None = None
-    issued_at: int | None = None
-    key: str | None = None
-
-
 class Authenticator(Protocol):
     """Tells who a token belongs to."""
 
@@ -315,8 +319,9 @@ class CredentialStore(Protocol):
 class TokenMint(Protocol):
     """Makes tokens for browsers."""
 
-    async def mint(self, by: Identity, user: str, org: str | None, scopes: frozenset[Scope], life_ms: int) -> Minted:
-        """A token of `user` that ends after `life_ms`, or with the API key that `by` is. Raises Failure."""
+    async def mint(self, by: Identity, bearer: Bearer, scopes: frozenset[Scope], life_ms: int) -> Minted | None:
+        """A token of `bearer` that ends after `life_ms`, or with the API key that `by` is. None: that key is no more.
+        Raises Failure."""
         ...
 
     async def end_tokens(self, user: str) -> None:
@@ -350,9 +355,12 @@ __all__ = [
     "Appended",
     "Authenticator",
     "Batch",
+    "Bearer",
     "Cancelled",
     "Claim",
+    "Claimed",
     "Clock",
+    "Counted",
     "CredentialStore",
     "Credentials",
     "Deadlines",
@@ -369,6 +377,7 @@ __all__ = [
     "Nudge",
     "ProposedTurn",
     "Provider",
+    "QuotaStore",
     "Refusal",
     "Renewed",
     "Responded",

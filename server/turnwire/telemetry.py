@@ -31,6 +31,8 @@ FIELDS: Final = frozenset(
         *("input_tokens", "output_tokens", "prompt_hash"),
         # Why: words of this code base, and details that ports.Failure promises to be free of content.
         *("kind", "why", "takes", "becomes", "detail", "code", "close", "result", "setting"),
+        # Of whom, as the beginning of a hash: whoever knows an id can find its lines.
+        "who",
         # Where: of this machine, not of a person.
         *("directory", "pid", "port"),
         # A library's line.

@@ -32,7 +32,7 @@ from turnwire_protocol.codec import FrameRefused, validate_command
 from turnwire_protocol.codes import CloseCode
 from turnwire_protocol.commands import AnyCommand, AuthRefresh, TurnCreate
 from turnwire_protocol.events import Frame
-from turnwire_protocol.values import Limits
+from turnwire_protocol.values import Left, Limits
 
 NOW = 50_000
 HELLO_MS = 5_000
@@ -128,11 +128,34 @@ def test_hello_is_authenticated_and_then_welcomed() -> None:
         "user": "ann",
         "features": list(FEATURES),
         "models": ["m", "m2"],
-        "limits": ALLOWED.model_dump(),
+        "limits": ALLOWED.model_dump(exclude_none=True),
         "ping_ms": 20_000,
         "terminal_within_ms": 15_000,
     }
     assert (connection.phase, connection.user) == ("open", "ann")
+
+
+def test_welcome_says_what_is_left_to_its_user() -> None:
+    connection = connection_of()
+    receive(connection, command("hello"))
+    welcome = only_frame(connection.authenticated(Grant("ann"), NOW, Left(turns_per_minute=7, usd_per_day="0.5")))
+    assert welcome["limits"]["left"] == {"turns_per_minute": 7, "usd_per_day": "0.5"}
+
+
+def test_a_client_too_many_is_told_why_and_let_go() -> None:
+    connection = connection_of()
+    assert connection.crowded("too early", 1) == []
+    receive(connection, command("hello", id="h"))
+    sent, closed = connection.crowded("You have too many connections open.", 1_000)
+    assert isinstance(sent, Send) and sent.frame["reply_to"] == "h"
+    assert sent.frame["error"] == {
+        "code": "rate_limited",
+        "message": "You have too many connections open.",
+        "retry": "same_frame",
+        "retry_after_ms": 1_000,
+    }
+    assert closed == Close(CloseCode.RATE_LIMITED)
+    assert receive(connection, command("ping")) == []
 
 
 def test_a_client_is_told_which_of_the_features_it_named_are_there() -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.benchmarks.relay import percentile
+from tests.stores.making import caller, quotas_beside
 from tests.support.provider_server import Answer, Gate, Piece, ProviderServer, Received, Reply, Stamped
 from tests.support.waiting import until
 from turnwire.app import Node, SystemClock
@@ -145,7 +146,7 @@ def settings_of(service: str, unaccepting: str) -> Settings:
 async def node_of(settings: Settings, models: dict[str, Model], folder: Path) -> AsyncGenerator[Node]:
     embedded = await start_embedded(folder)
     async with RedisSessionLog(Link(embedded.url), node="here") as log:
-        node = Node(settings, log, models, SystemClock())
+        node = Node(settings, log, quotas_beside(log), models, SystemClock())
         tasks = [asyncio.create_task(work, name=name) for name, work in node.tasks().items()]
         try:
             yield node
@@ -194,7 +195,7 @@ async def cancel_one(node: Node, service: ProviderServer, figures: Figures, phas
     key = TurnKey("user", names["session"], names["turn"])
     inputs = [{"type": "text", "text": names["session"]}]
     create = TurnCreate.model_validate({"type": "turn.create", **names, "model": phase, "input": inputs})
-    await node.backend.create_turn("user", "user", create)
+    await node.backend.create_turn(caller("user"), create)
     await asyncio.sleep(delay_ms / 1000)
     began_ns = time.monotonic_ns()
     await node.backend.cancel_turn("user", "user", TurnCancel(type="turn.cancel", **names))

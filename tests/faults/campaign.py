@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from tests.faults.balances import PLAN, fault_of_balances
 from tests.faults.fleet import Fleet, Slot
 from tests.faults.oracle import Oracle
 from tests.faults.plan import Targets, draw
@@ -88,6 +89,8 @@ async def _carry_out(
     on_progress: OnProgress,
 ) -> Outcome:
     plan = draw(seed, targets, NODES)
+    config = folder / "turnwire.toml"
+    config.write_text(PLAN)
     oracle = Oracle()
     runs: list[Run] = []
 
@@ -97,7 +100,7 @@ async def _carry_out(
     async with AsyncExitStack() as stack:
         provider = await stack.enter_async_context(StoryProvider.started(on_told))
         slots = [
-            Slot(name, folder / name, _node_settings(provider.base_url(name), way.url, settings), way.proxy)
+            Slot(name, folder / name, _node_settings(provider.base_url(name), way.url, config, settings), way.proxy)
             for name, way in ((f"n{number}", way) for number, way in enumerate(ways))
         ]
         drawn = random.Random(f"{seed} fleet")
@@ -108,17 +111,20 @@ async def _carry_out(
         began_s = time.monotonic()
         await run.carry_out()
         outcome = Outcome(run, time.monotonic() - began_s, fleet.starts)
+        if (wrong := await fault_of_balances(store.client)) is not None:
+            oracle.fault("balance", wrong)
     _look_at_output(oracle, slots)
     oracle.judge()
     return outcome
 
 
-def _node_settings(provider_url: str, store_url: str, settings: Mapping[str, str]) -> dict[str, str]:
+def _node_settings(provider_url: str, store_url: str, config: Path, settings: Mapping[str, str]) -> dict[str, str]:
     return {
         "OPENAI_API_KEY": "test-key-not-a-real-one",
         "OPENAI_BASE_URL": provider_url,
         "TURNWIRE_MODEL": "test-model",
         "TURNWIRE_REDIS_URL": store_url,
+        "TURNWIRE_CONFIG": str(config),
         **WATCHFUL,
         **settings,
     }

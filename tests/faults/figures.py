@@ -32,6 +32,7 @@ VIOLATIONS: Final = {
     "wrong texts": ("wrong text", "checksum"),
     "canaries of another session, or in a log": ("foreign canary", "foreign canary upstream", "canary in a log"),
     "model asked again after a byte was seen": ("asked again after content",),
+    "balance of a quota wrong at the end": ("balance",),
 }
 """Row of the table to the oracle's kinds of fault; all others are in one more row."""
 
@@ -86,7 +87,8 @@ def violations(run: Run) -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = []
     for row, of in VIOLATIONS.items():
         count = sum(kinds.pop(kind, 0) for kind in of)
-        rows.append((f"**{row}**", _of(count, run.oracle.frames if row.startswith("frames") else turns)))
+        trials = run.oracle.frames if row.startswith("frames") else turns
+        rows.append((f"**{row}**", "yes" if count else "no") if "balance" in of else (f"**{row}**", _of(count, trials)))
     rows.append(("**anything else that the oracle knows of**", _of(sum(kinds.values()), turns)))
     return rows
 

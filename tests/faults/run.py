@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from itertools import chain, takewhile
 from typing import Final, Protocol
 
+import redis
+
 from tests.faults.fleet import Fleet, Slot
 from tests.faults.oracle import Death, Loss, Oracle
 from tests.faults.plan import CutPlan, Moment, NodeStrike, Plan, StorePlan, TalkPlan, TurnPlan, fillers
@@ -23,6 +25,10 @@ LAST_STRIKE_S: Final = 20
 class Store(Protocol):
     async def strike(self, plan: StorePlan) -> Struck:
         """Strike, and return when the store serves again."""
+        ...
+
+    def client(self) -> redis.Redis:
+        """To whichever server serves now, past all proxies."""
         ...
 
 
@@ -61,7 +67,7 @@ class Run:
         self.node_strikes: list[NodeStruck] = []
         self.store_strikes: list[Struck] = []
         self.disturbances: list[Disturbance] = []
-        self._store = store
+        self.store = store
         self._on_progress = on_progress
         self._drawn = random.Random(f"{plan.seed} run")
         self._by_turn: dict[str, TurnPlan] = {}
@@ -162,7 +168,7 @@ class Run:
         async with self._one_at_a_time:
             self.fleet.spared = self._drawn.choice(self.fleet.up or self.fleet.slots)
             from_ns = time.monotonic_ns()
-            struck = await self._store.strike(plan)
+            struck = await self.store.strike(plan)
             to_ns = time.monotonic_ns()
             # What is promised then takes its time, in which the store and one node live: leases of before it died are
             # looked at for one lease, and what it lost is put back.

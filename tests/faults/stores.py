@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import redis
+
 from tests.faults.heads import heads_of, lost_entries
 from tests.faults.plan import StorePlan
 from tests.stores.server import StoreServer
@@ -57,6 +59,9 @@ class SingleStore:
         lost = lost_entries(before, after)
         return Struck(plan.strike, lost, lost > 0, round(1_000 * (time.monotonic() - began_s)))
 
+    def client(self) -> redis.Redis:
+        return self.server.client()
+
     def _refuse(self, refuse: bool) -> None:
         for proxy in self.proxies:
             proxy.rule().refuse = refuse
@@ -68,6 +73,9 @@ class ReplicatedStore:
     def __init__(self, group: SentinelGroup, drawn: random.Random) -> None:
         self.group = group
         self._drawn = drawn
+
+    def client(self) -> redis.Redis:
+        return self.group.primary().server.client()
 
     async def strike(self, plan: StorePlan) -> Struck:
         group = self.group

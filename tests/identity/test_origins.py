@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.identity.look_alikes import LOOK_ALIKES
 from turnwire.identity.origins import OriginPolicy, fault_of_origin
 
 POLICY = OriginPolicy(frozenset(["https://app.example.com", "http://intranet:8080", "http://[2001:db8::7]:9000"]))
@@ -68,37 +69,6 @@ def test_a_server_that_was_told_its_name_serves_its_own_page() -> None:
 def test_an_allowed_origin_may_connect_to_whatever_host(origin: str) -> None:
     assert POLICY.permits(origin, "turnwire.internal:8000")
     assert POLICY.permits(origin, None)
-
-
-LOOK_ALIKES = [
-    "null",
-    "",
-    "*",
-    "http://app.example.com",
-    "HTTPS://app.example.com",
-    "https://app.example.com:443",
-    "https://app.example.com:8443",
-    "https://app.example.com/",
-    "https://app.example.com.evil.example",
-    "https://evil-app.example.com",
-    "https://evil.app.example.com",
-    "https://example.com",
-    "https://app.example.com.",
-    "https://app.example.com@evil.example",
-    "https://app.example.com:x@evil.example",
-    "https://evil.example#https://app.example.com",
-    "https://evil.example?https://app.example.com",
-    "https://evil.example\\.app.example.com",
-    "https://app.example.com,https://app.example.com",
-    "https://app.example.com https://evil.example",
-    " https://app.example.com",
-    "https://app.example.com\n",
-    "https://аpp.example.com",  # noqa: RUF001 - the first letter is Cyrillic
-    "https:///app.example.com",
-    "https://app.example.com:",
-    "https://app.example.com:08000",
-    "https://" + "a" * 600,
-]
 
 
 @pytest.mark.parametrize("origin", LOOK_ALIKES)

@@ -48,6 +48,7 @@ FIRST: Final = {
         "listing": "list _summary",
         "nudges": "look",
         "park": "park respond",
+        "quotas": "claim hold settle _quota",
         "reads": "read _views",
         "take": "take renew",
     }.items()

@@ -59,10 +59,11 @@ def test_a_429_for_an_empty_purse_is_no_rate_limit() -> None:
         ),
         ({"code": 17, "type": "my secret prompt"}, "17"),
         ({"code": "x" * 65, "message": "my secret prompt", "type": None}, ""),
+        ({"code": "secret", "type": "sk-1234567890", "status": 4111111111111111}, ""),
         ("my secret prompt", ""),
     ],
 )
-def test_only_identifiers_of_an_error_body_get_into_the_log(error: Any, detail: str) -> None:
+def test_only_known_names_of_an_error_body_get_into_the_log(error: Any, detail: str) -> None:
     failure = failure_of_status(400, {}, json.dumps({"error": error}).encode(), NOW)
     assert failure.detail == f"status 400 {detail}".strip()
 

@@ -21,7 +21,7 @@ from turnwire.ports import Deadlines, Failure, Model, Provider, Retries, StepReq
 from turnwire.providers.demo import Demo
 from turnwire.providers.http_stream import HttpStream
 from turnwire.providers.openai_chat import OpenAIChat
-from turnwire.runtime.attempts import StepSink, run_step
+from turnwire.runtime.attempts import STOOD_STILL_S, StepSink, run_step
 from turnwire.runtime.content_timer import ContentTimer
 from turnwire.runtime.upstreams import Upstreams
 from turnwire_protocol.codes import ErrorCode
@@ -255,6 +255,17 @@ async def test_attempts_and_waits_end_with_connect_total() -> None:
     assert failure.kind == "upstream_connect"
     assert time.monotonic() - began < 2
     assert 2 <= len(provider.requests) <= 4
+
+
+async def test_the_time_for_which_the_process_stood_still_is_not_the_services() -> None:
+    """As a machine that slept: nothing ran, and then all timers are over at once."""
+
+    async def stand_still() -> None:
+        time.sleep(STOOD_STILL_S + 0.5)  # noqa: ASYNC251 - nothing may run meanwhile
+        raise Failure("timeout_connect")
+
+    provider = Scripted([stand_still], [[A, END]])
+    assert await step(provider, deadlines=replace(SHORT, connect=100, connect_total=500)) == END
 
 
 async def test_connecting_gets_no_more_than_what_is_left_of_connect_total() -> None:

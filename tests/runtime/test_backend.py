@@ -7,14 +7,26 @@ from typing import Any
 
 import pytest
 
-from tests.stores.making import SESSION, append, asking, batch, key, make_overdue, request, sealing, text
+from tests.stores.making import (
+    SESSION,
+    append,
+    asking,
+    batch,
+    caller,
+    key,
+    make_overdue,
+    quotas_beside,
+    request,
+    sealing,
+    text,
+)
 from tests.stores.server import StoreServer
 from tests.support.waiting import until
 from turnwire.app import Node, SystemClock
 from turnwire.core.entries import Event
 from turnwire.ports import Failure, Model, TurnKey
 from turnwire.providers.demo import Demo
-from turnwire.runtime.backend import Refused, Unlearned
+from turnwire.runtime.refusals import Refused, Unlearned
 from turnwire.runtime.turn_runner import Spec
 from turnwire.settings import Settings
 from turnwire.stores.redis.link import Link
@@ -33,7 +45,7 @@ SETTINGS = Settings(lease_ms=2_000, renew_ms=200, sweep_ms=200, input_bytes_max=
 @pytest.fixture
 async def node(server: StoreServer) -> AsyncIterator[Node]:
     async with RedisSessionLog(Link(server.url), node="here", limits=LogLimits(lease_ms=2_000)) as log:
-        node = Node(SETTINGS, log, MODELS, SystemClock())
+        node = Node(SETTINGS, log, quotas_beside(log), MODELS, SystemClock())
         tasks = [asyncio.create_task(work, name=name) for name, work in node.tasks().items()]
         yield node
         await node.running.abandon()
@@ -49,7 +61,7 @@ def create(turn: str = "t1", **fields: Any) -> TurnCreate:
 
 async def refused(node: Node, command: TurnCreate) -> str:
     with pytest.raises(Refused) as error:
-        await node.backend.create_turn("alice", "alice", command)
+        await node.backend.create_turn(caller("alice"), command)
     return error.value.code
 
 
@@ -76,21 +88,21 @@ async def test_what_a_client_may_not_choose_is_refused_and_leaves_no_trace(node:
     assert await refused(node, create(input=[], again="t_never")) == "not_found"
     assert await refused(node, create(parent="t_never")) == "not_found"
     assert (await log.read_view(SESSION, 10)).gen is None
-    await node.backend.create_turn("alice", "alice", create(params={"temperature": 1}))
+    await node.backend.create_turn(caller("alice"), create(params={"temperature": 1}))
     assert (await ended(log)).type == "turn.done"
 
 
 async def test_a_deleted_session_takes_no_turn(node: Node, log: RedisSessionLog) -> None:
-    await node.backend.create_turn("alice", "alice", create())
+    await node.backend.create_turn(caller("alice"), create())
     await ended(log)
     await log.delete_session(SESSION, "n")
     assert await refused(node, create("t2")) == "not_found"
 
 
 async def test_a_queue_has_an_end(node: Node) -> None:
-    await node.backend.create_turn("alice", "alice", create(model="demo/stall"))
+    await node.backend.create_turn(caller("alice"), create(model="demo/stall"))
     for number in range(LogLimits().queue_turns_max):
-        await node.backend.create_turn("alice", "alice", create(f"q{number}", on_busy="queue"))
+        await node.backend.create_turn(caller("alice"), create(f"q{number}", on_busy="queue"))
     assert await refused(node, create("late", on_busy="queue")) == "busy"
 
 
@@ -110,9 +122,9 @@ async def test_a_store_that_is_away_is_no_answer(node: Node, monkeypatch: pytest
     cancel = TurnCancel(type="turn.cancel", session="s1", turn="t1")
     respond = TurnRespond(type="turn.respond", session="s1", turn="t1", request="r", value=1)
     with pytest.raises(Unlearned):
-        await node.backend.create_turn("alice", "alice", create())
+        await node.backend.create_turn(caller("alice"), create())
     with pytest.raises(Unlearned):
-        await node.backend.create_turn("alice", "alice", create(input=[], again="t0"))
+        await node.backend.create_turn(caller("alice"), create(input=[], again="t0"))
     with pytest.raises(Unlearned):
         await node.backend.cancel_turn("alice", "alice", cancel)
     with pytest.raises(Unlearned):
@@ -133,7 +145,7 @@ async def test_an_accept_whose_reply_was_lost_is_asked_again_and_runs_once(
         return answer
 
     monkeypatch.setattr(node.backend._log, "accept_turn", lossy)
-    created = await node.backend.create_turn("alice", "alice", create())
+    created = await node.backend.create_turn(caller("alice"), create())
     assert not created.duplicate and calls[0] == calls[1]
     assert (await ended(log)).type == "turn.done"
 
@@ -142,17 +154,17 @@ async def test_a_full_store_refuses_new_turns_with_a_wait(node: Node, server: St
     with server.client() as client:
         client.config_set("maxmemory", "1mb")
     with pytest.raises(Refused) as error:
-        await node.backend.create_turn("alice", "alice", create())
+        await node.backend.create_turn(caller("alice"), create())
     assert error.value.code == "overloaded" and error.value.retry_after_ms
 
 
 async def test_a_turn_that_nobody_watches_is_cancelled_if_it_said_so(node: Node, log: RedisSessionLog) -> None:
     watched = create("t1", model="demo/stall", on_disconnect="cancel", cancel_after_ms=300)
-    await node.backend.create_turn("alice", "alice", watched)
+    await node.backend.create_turn(caller("alice"), watched)
     terminal = await ended(log)
     assert terminal.type == "turn.done" and b'"cancelled"' in terminal.body
     stays = create("t2", model="demo/stall", on_disconnect="continue")
-    await node.backend.create_turn("alice", "alice", stays)
+    await node.backend.create_turn(caller("alice"), stays)
     assert node.running.runs(key("t2"))
 
 
@@ -204,8 +216,8 @@ async def test_a_cancelled_turn_whose_node_is_gone_ends_as_cancelled(
 async def test_a_turn_that_waited_too_long_in_the_queue_ends_with_an_error(
     node: Node, log: RedisSessionLog, server: StoreServer
 ) -> None:
-    await node.backend.create_turn("alice", "alice", create(model="demo/stall"))
-    await node.backend.create_turn("alice", "alice", create("t2", on_busy="queue"))
+    await node.backend.create_turn(caller("alice"), create(model="demo/stall"))
+    await node.backend.create_turn(caller("alice"), create("t2", on_busy="queue"))
     make_overdue(server, key("t2"))
     assert b"queue_expired" in (await ended(log, "t2")).body
 
@@ -240,7 +252,7 @@ async def test_a_lease_from_before_a_restart_of_the_store_is_waited_for(
     own_store.kill()
     own_store.start()
     async with RedisSessionLog(Link(own_store.url), node="there") as there:
-        node = Node(SETTINGS, there, MODELS, SystemClock())
+        node = Node(SETTINGS, there, quotas_beside(there), MODELS, SystemClock())
         journal = asyncio.create_task(node.journal.run())
         await node.reaper.sweep()
         await node.reaper.sweep()
@@ -257,7 +269,7 @@ async def test_a_lease_from_before_a_restart_of_the_store_is_waited_for(
 async def test_a_runner_that_was_fenced_off_stops_its_model_and_says_nothing(
     node: Node, log: RedisSessionLog, other: RedisSessionLog, server: StoreServer
 ) -> None:
-    await node.backend.create_turn("alice", "alice", create(model="demo/stall"))
+    await node.backend.create_turn(caller("alice"), create(model="demo/stall"))
     make_overdue(server, key())
     taken = await other.take_turn(key(), "other")
     if taken.result == "taken":
@@ -283,7 +295,7 @@ async def test_a_fault_of_ours_ends_the_turn_with_internal(
         raise ZeroDivisionError
 
     monkeypatch.setattr(node.backend._log, "read_branch", broken)
-    await node.backend.create_turn("alice", "alice", create())
+    await node.backend.create_turn(caller("alice"), create())
     terminal = await ended(log)
     assert terminal.type == "turn.error" and b'"internal"' in terminal.body and b"ZeroDivision" not in terminal.body
 
@@ -292,13 +304,13 @@ async def test_an_answer_longer_than_allowed_is_cut_with_an_error_and_kept(
     node: Node, log: RedisSessionLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("turnwire.runtime.turn_runner.OUTPUT_BYTES_MAX", 100)
-    await node.backend.create_turn("alice", "alice", create())
+    await node.backend.create_turn(caller("alice"), create())
     terminal = await ended(log)
     assert terminal.type == "turn.error" and b'"partial":true' in terminal.body
 
 
 async def test_a_turn_goes_on_when_its_tool_has_answered(node: Node, log: RedisSessionLog) -> None:
-    await node.backend.create_turn("alice", "alice", create(model="demo/tool", tools=[{"name": "get_time"}]))
+    await node.backend.create_turn(caller("alice"), create(model="demo/tool", tools=[{"name": "get_time"}]))
     waiting: list[str] = []
 
     async def look() -> None:
@@ -329,7 +341,7 @@ async def test_too_many_cancels_of_turns_that_never_came_are_refused(node: Node)
 
 
 async def test_another_users_session_looks_like_one_that_never_was(node: Node, log: RedisSessionLog) -> None:
-    await node.backend.create_turn("alice", "alice", create(model="demo/stall"))
+    await node.backend.create_turn(caller("alice"), create(model="demo/stall"))
     theirs = await node.backend.open(replace(SESSION, owner="mallory"), None, 50, "o1")
     never = await node.backend.open(replace(SESSION, session="never"), None, 50, "o1")
     assert [{**frame, "session": ""} for frame in theirs.frames] == [{**frame, "session": ""} for frame in never.frames]

@@ -9,13 +9,13 @@ import orjson
 import pytest
 
 from tests.runtime.test_backend import MODELS, SETTINGS, create, ended
-from tests.stores.making import SESSION, append, asking, batch, key, request, text
+from tests.stores.making import SESSION, append, asking, batch, caller, key, quotas_beside, request, text
 from tests.stores.server import StoreServer
 from tests.support.waiting import until
 from turnwire.app import Node, SystemClock
 from turnwire.core.entries import Event
 from turnwire.ports import Failure, SessionKey
-from turnwire.runtime.backend import Refused, Unlearned
+from turnwire.runtime.refusals import Refused, Unlearned
 from turnwire.runtime.turn_runner import Spec
 from turnwire.stores.redis.link import Link
 from turnwire.stores.redis.log import LogLimits, RedisSessionLog
@@ -27,7 +27,7 @@ BOBS = replace(SESSION, owner="bob")
 
 
 async def running(log: RedisSessionLog) -> AsyncIterator[Node]:
-    node = Node(SETTINGS, log, MODELS, SystemClock())
+    node = Node(SETTINGS, log, quotas_beside(log), MODELS, SystemClock())
     tasks = [asyncio.create_task(work, name=name) for name, work in node.tasks().items()]
     yield node
     await node.running.abandon()
@@ -60,11 +60,11 @@ async def refusal(call: Any) -> str:
 
 async def test_a_preview_is_how_the_first_text_begins_on_one_line(node: Node, log: RedisSessionLog) -> None:
     image = {"type": "image", "media_type": "image/png", "data": "AAAA"}
-    await node.backend.create_turn("alice", "alice", create(input=[image]))
+    await node.backend.create_turn(caller("alice"), create(input=[image]))
     await ended(log)
     assert (await node.backend.read_session(SESSION)).preview is None
     long = {"type": "text", "text": "  Why\n\tis the \u00a0 sky " + "blue " * 100}
-    await node.backend.create_turn("alice", "alice", create("t2", input=[image, long, {"type": "text", "text": "x"}]))
+    await node.backend.create_turn(caller("alice"), create("t2", input=[image, long, {"type": "text", "text": "x"}]))
     preview = (await node.backend.read_session(SESSION)).preview
     assert preview is not None and len(preview) == 120
     assert preview.startswith("Why is the sky blue blue ")
@@ -73,7 +73,7 @@ async def test_a_preview_is_how_the_first_text_begins_on_one_line(node: Node, lo
 async def test_turns_are_whole_snapshots_finished_or_not(
     node: Node, log: RedisSessionLog, other: RedisSessionLog
 ) -> None:
-    await node.backend.create_turn("alice", "alice", create())
+    await node.backend.create_turn(caller("alice"), create())
     await ended(log)
     spec = Spec([{"type": "text", "text": "hi"}], "demo").to_json()
     body = orjson.dumps({"input": [{"type": "text", "text": "hi"}], "model": "demo", "author": "alice"})
@@ -95,7 +95,7 @@ async def test_turns_are_whole_snapshots_finished_or_not(
 
 
 async def test_somebody_elses_session_is_refused_like_one_that_never_was(node: Node) -> None:
-    await node.backend.create_turn("alice", "alice", create(model="demo/stall"))
+    await node.backend.create_turn(caller("alice"), create(model="demo/stall"))
     patch = validate_body(SessionPatch, {"title": "mine"})
     backend = node.backend
 
@@ -121,7 +121,7 @@ async def test_somebody_elses_session_is_refused_like_one_that_never_was(node: N
 
 
 async def test_the_same_metadata_in_another_order_changes_nothing(node: Node, log: RedisSessionLog) -> None:
-    await node.backend.create_turn("alice", "alice", create())
+    await node.backend.create_turn(caller("alice"), create())
     await ended(log)
     head = (await log.read_view(SESSION, 0)).head
     for patch in ({"metadata": {"b": 1, "a": {"d": 1, "c": 2}}}, {"metadata": {"a": {"c": 2, "d": 1}, "b": 1}}, {}):
@@ -134,12 +134,12 @@ async def test_the_same_metadata_in_another_order_changes_nothing(node: Node, lo
 async def test_a_deletion_stops_the_running_turn_and_nothing_is_left(
     node: Node, second: Node, server: StoreServer, where: str
 ) -> None:
-    await node.backend.create_turn("alice", "alice", create(model="demo/stall"))
-    await node.backend.create_turn("alice", "alice", create("t2", on_busy="queue"))
+    await node.backend.create_turn(caller("alice"), create(model="demo/stall"))
+    await node.backend.create_turn(caller("alice"), create("t2", on_busy="queue"))
     assert node.running.runs(key())
     await (node if where == "here" else second).backend.delete_session(SESSION)
     await asyncio.wait_for(node.running.idle(), 5)
-    assert await refusal(node.backend.create_turn("alice", "alice", create("t3"))) == "not_found"
+    assert await refusal(node.backend.create_turn(caller("alice"), create("t3"))) == "not_found"
     assert await refusal(second.backend.delete_session(SESSION)) == "not_found"
     await node.reaper.sweep()
     assert [name for name in server.contents() if ":s1" in name] == ["tw:{47}:alice:s1:deleted"]
@@ -150,7 +150,7 @@ async def test_a_runner_that_no_nudge_told_of_a_deletion_stops_at_its_next_renew
     node: Node, log: RedisSessionLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(node.hub, "_on_cancel", lambda *_: None)
-    await node.backend.create_turn("alice", "alice", create(model="demo/stall"))
+    await node.backend.create_turn(caller("alice"), create(model="demo/stall"))
     await log.delete_session(SESSION, "n")
     await asyncio.wait_for(node.running.idle(), 5)
 
@@ -158,7 +158,7 @@ async def test_a_runner_that_no_nudge_told_of_a_deletion_stops_at_its_next_renew
 async def test_a_deletion_whose_reply_was_lost_is_asked_again_and_counts_as_done(
     node: Node, log: RedisSessionLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await node.backend.create_turn("alice", "alice", create())
+    await node.backend.create_turn(caller("alice"), create())
     await ended(log)
     delete = node.backend._log.delete_session
     nonces: list[str] = []
@@ -178,7 +178,7 @@ async def test_a_deletion_whose_reply_was_lost_is_asked_again_and_counts_as_done
 async def test_a_store_that_is_away_or_full_is_no_answer(
     node: Node, log: RedisSessionLog, server: StoreServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await node.backend.create_turn("alice", "alice", create())
+    await node.backend.create_turn(caller("alice"), create())
     await ended(log)
     with server.client() as client:
         client.config_set("maxmemory", "1mb")
@@ -224,7 +224,7 @@ async def test_nothing_private_is_logged_and_a_runner_that_lost_its_session_is_n
 ) -> None:
     secret = "sekret-title-and-prompt"
     await node.backend.create_turn(
-        "alice", "alice", create(model="demo/stall", input=[{"type": "text", "text": secret}])
+        caller("alice"), create(model="demo/stall", input=[{"type": "text", "text": secret}])
     )
     await node.backend.update_session(
         SESSION, validate_body(SessionPatch, {"title": secret, "metadata": {secret: secret}})

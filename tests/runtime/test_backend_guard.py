@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from tests.runtime.test_backend import MODELS, SETTINGS, create, ended
-from tests.stores.making import SESSION
+from tests.stores.making import SESSION, caller, quotas_beside
 from tests.stores.server import StoreServer
 from turnwire.app import Node, SystemClock
 from turnwire.ports import Failure, ProposedTurn, Refusal
-from turnwire.runtime.backend import Refused, Unlearned
+from turnwire.runtime.refusals import Refused, Unlearned
 from turnwire.stores.redis.link import Link
 from turnwire.stores.redis.log import LogLimits, RedisSessionLog
 
@@ -39,7 +39,7 @@ def guard() -> Guard:
 @pytest.fixture
 async def node(server: StoreServer, guard: Guard) -> AsyncIterator[Node]:
     async with RedisSessionLog(Link(server.url), node="here", limits=LogLimits(lease_ms=2_000)) as log:
-        node = Node(SETTINGS, log, MODELS, SystemClock(), guard=guard)
+        node = Node(SETTINGS, log, quotas_beside(log), MODELS, SystemClock(), guard=guard)
         tasks = [asyncio.create_task(work, name=name) for name, work in node.tasks().items()]
         yield node
         await node.running.abandon()
@@ -50,7 +50,7 @@ async def node(server: StoreServer, guard: Guard) -> AsyncIterator[Node]:
 
 async def refused(node: Node, **fields: Any) -> Refused:
     with pytest.raises(Refused) as error:
-        await node.backend.create_turn("alice", "alice", create(**fields))
+        await node.backend.create_turn(caller("alice"), create(**fields))
     return error.value
 
 
@@ -65,7 +65,7 @@ async def test_a_guard_sees_what_would_be_used_and_its_refusal_leaves_no_trace(
     assert (error.code, error.message, error.retry_after_ms) == ("rate_limited", "Ask about our shop.", 1_500)
     assert server.contents() == {}
     with pytest.raises(Refused):
-        await node.backend.create_turn("alice", "alice", create(), org="acme")
+        await node.backend.create_turn(caller("alice", org="acme"), create())
     first, second = guard.seen
     assert (first.user, first.org, first.session, first.turn, first.model) == ("alice", None, "s1", "t1", "demo")
     assert first.input == [{"type": "text", "text": "hi"}]
@@ -82,14 +82,14 @@ async def test_what_is_not_valid_is_refused_before_the_guard_is_asked(node: Node
 async def test_a_turn_that_was_accepted_once_stays_a_duplicate_whatever_the_guard_says_later(
     node: Node, guard: Guard, log: RedisSessionLog
 ) -> None:
-    first = await node.backend.create_turn("alice", "alice", create())
+    first = await node.backend.create_turn(caller("alice"), create())
     guard.says = Refusal("Not any more.")
     for _ in range(2):  # while it runs, or when it is over
-        again = await node.backend.create_turn("alice", "alice", create())
+        again = await node.backend.create_turn(caller("alice"), create())
         assert again.duplicate and (again.gen, again.seq) == (first.gen, first.seq)
         await ended(log)
     guard.says, guard.raises = None, RuntimeError("down")
-    assert (await node.backend.create_turn("alice", "alice", create())).duplicate
+    assert (await node.backend.create_turn(caller("alice"), create())).duplicate
     other = [{"type": "text", "text": "other"}]
     assert (await refused(node, input=other)).code == "turn_conflict"
     assert (await refused(node, turn="t2")).code == "overloaded"
@@ -98,7 +98,7 @@ async def test_a_turn_that_was_accepted_once_stays_a_duplicate_whatever_the_guar
 async def test_a_regeneration_shows_the_guard_the_input_of_the_turn_it_answers_again(
     node: Node, guard: Guard, log: RedisSessionLog
 ) -> None:
-    await node.backend.create_turn("alice", "alice", create())
+    await node.backend.create_turn(caller("alice"), create())
     await ended(log)
     guard.says = Refusal("No.")
     assert (await refused(node, turn="t2", input=[], again="t1")).code == "forbidden"
@@ -114,7 +114,7 @@ async def test_a_guard_that_changes_what_it_was_given_changes_nothing(
         inputs.append({"type": "text", "text": "more"})
 
     monkeypatch.setattr(node.backend._input_check, "_guard", spoil)
-    await node.backend.create_turn("alice", "alice", create(input=[{"type": "text", "text": "zebra"}]))
+    await node.backend.create_turn(caller("alice"), create(input=[{"type": "text", "text": "zebra"}]))
     terminal = await ended(log)
     (turn,) = (await log.read_view(SESSION, 10)).turns
     assert b"spoilt" not in turn.spec + b"".join([turn.parts or b"", terminal.body])
@@ -130,4 +130,4 @@ async def test_when_the_store_cannot_say_whether_a_refused_turn_exists_nobody_is
     guard.says = Refusal("No.")
     monkeypatch.setattr(node.backend._log, "read_branch", away)
     with pytest.raises(Unlearned):
-        await node.backend.create_turn("alice", "alice", create())
+        await node.backend.create_turn(caller("alice"), create())

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.runtime.test_backend import MODELS
+from tests.stores.making import quotas_beside
 from tests.stores.server import StoreServer
 from tests.support.waiting import until
 from turnwire.app import Node, SystemClock
@@ -76,7 +77,7 @@ class Served:
     def __init__(self, log: RedisSessionLog, monkeypatch: pytest.MonkeyPatch) -> None:
         self.views = 0
         self.history = History()
-        self.node = Node(Settings(turns_running_max=1), log, MODELS, SystemClock())
+        self.node = Node(Settings(turns_running_max=1), log, quotas_beside(log), MODELS, SystemClock())
         read_view = log.read_view
 
         async def counted(*arguments: Any) -> SessionView:
@@ -88,7 +89,7 @@ class Served:
     @asynccontextmanager
     async def client(self) -> AsyncGenerator[Client]:
         client = Client(self.history)
-        driver = self.node._make_driver(client, JSON, None)
+        driver = self.node._make_driver(client, JSON, None, "")
         running = asyncio.create_task(driver.run())
         client.say(type="hello", id="h")
         await client.heard("welcome")

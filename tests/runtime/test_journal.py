@@ -11,7 +11,7 @@ from tests.support.waiting import until
 from turnwire.app import SystemClock
 from turnwire.core.entries import Delta, Event, Logged
 from turnwire.core.merge import merge_logged
-from turnwire.ports import Appended, Batch, Seal, SessionKey
+from turnwire.ports import Appended, Batch, Seal, SessionKey, TurnKey
 from turnwire.runtime.journal import Journal
 from turnwire.runtime.writer import ENTRIES_MAX, PENDING_CHARS_MAX, Ending, Writer
 from turnwire.stores.redis.log import RedisSessionLog
@@ -59,6 +59,10 @@ class Fed:
         self.logged.extend(logged)
 
 
+async def nobody_is_in_the_way(_turn: TurnKey) -> None:
+    raise AssertionError
+
+
 @pytest.fixture
 async def gated(log: RedisSessionLog) -> Gated:
     return Gated(log)
@@ -71,7 +75,7 @@ def fed() -> Fed:
 
 @pytest.fixture
 async def journal(gated: Gated, fed: Fed) -> AsyncIterator[Journal]:
-    journal = Journal(gated, fed, SystemClock(), grace_ms=300)
+    journal = Journal(gated, fed, nobody_is_in_the_way, SystemClock(), grace_ms=300)
     running = asyncio.create_task(journal.run())
     yield journal
     running.cancel()

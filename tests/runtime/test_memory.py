@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from tests.providers.recorded import recording
-from tests.stores.making import SESSION
+from tests.stores.making import SESSION, caller, quotas_beside
 from tests.stores.server import StoreServer
 from tests.support.provider_server import ProviderServer, Reply, in_order
 from turnwire.app import Node, SystemClock
@@ -68,7 +68,7 @@ def provider() -> Scripted:
 @asynccontextmanager
 async def running(server: StoreServer, provider: Provider) -> AsyncGenerator[Node]:
     async with RedisSessionLog(Link(server.url), node="here", limits=LogLimits(lease_ms=10_000)) as log:
-        node = Node(Settings(), log, {"scripted": Model("scripted", provider)}, SystemClock())
+        node = Node(Settings(), log, quotas_beside(log), {"scripted": Model("scripted", provider)}, SystemClock())
         tasks = [asyncio.create_task(work, name=name) for name, work in node.tasks().items()]
         yield node
         await node.running.abandon()
@@ -85,7 +85,7 @@ async def node(server: StoreServer, provider: Scripted) -> AsyncIterator[Node]:
 
 async def create(node: Node, turn: str, text: str, **fields: Any) -> None:
     values = {"type": "turn.create", "session": "s1", "turn": turn, "input": [{"type": "text", "text": text}], **fields}
-    await node.backend.create_turn("alice", "alice", TurnCreate.model_validate(values))
+    await node.backend.create_turn(caller("alice"), TurnCreate.model_validate(values))
     await node.running.idle()
 
 

@@ -11,14 +11,15 @@ from typing import Any, TypeVar
 import orjson
 import pytest
 
-from tests.stores.making import SESSION, key
+from tests.stores.making import SESSION, batch, caller, key, quotas_beside, request, text
 from tests.stores.server import StoreServer
 from tests.support.waiting import LOOK_S, PATIENCE_S, until
 from turnwire.app import Node, SystemClock
 from turnwire.core.entries import Content, Delta, Event, Finish, Logged, ProviderEvent
 from turnwire.core.snapshots import folded
-from turnwire.ports import Accepted, AcceptRequest, Failure, Model, StepRequest, StoredTurn
-from turnwire.runtime.backend import Opening, Unlearned
+from turnwire.ports import Accepted, AcceptRequest, Appended, Failure, Model, StepRequest, StoredTurn, TurnKey
+from turnwire.runtime.backend import Opening
+from turnwire.runtime.refusals import Unlearned
 from turnwire.runtime.session_hub import Feed
 from turnwire.settings import Settings
 from turnwire.stores.redis.link import Link
@@ -89,7 +90,7 @@ class World:
 
     async def create(self, turn: str = "t1", **fields: Any) -> None:
         values = {"type": "turn.create", "session": "s1", "turn": turn, "input": [{"type": "text", "text": "hi"}]}
-        await self.node.backend.create_turn("alice", "alice", TurnCreate.model_validate({**values, **fields}))
+        await self.node.backend.create_turn(caller("alice"), TurnCreate.model_validate({**values, **fields}))
 
     async def turns(self) -> dict[str, StoredTurn]:
         return {stored.turn: stored for stored in (await self.log.read_view(SESSION, 50)).turns}
@@ -130,10 +131,10 @@ class World:
 
 @pytest.fixture
 async def world(own_store: StoreServer) -> AsyncIterator[World]:
-    limits = LogLimits(lease_ms=SETTINGS.lease_ms, settle_ms=SETTLE_MS)
+    limits = LogLimits(lease_ms=SETTINGS.lease_ms, settle_ms=SETTLE_MS, readers_settle_ms=SETTLE_MS)
     model = Dictated()
     async with RedisSessionLog(Link(own_store.url), node="here", limits=limits) as log:
-        node = Node(SETTINGS, log, {"demo": Model("demo", model)}, SystemClock())
+        node = Node(SETTINGS, log, quotas_beside(log), {"demo": Model("demo", model)}, SystemClock())
         tasks = [asyncio.create_task(work, name=name) for name, work in node.tasks().items()]
         yield World(own_store, node, log, model)
         await node.running.abandon()
@@ -240,6 +241,33 @@ async def test_two_turns_in_a_row_that_were_forgotten_come_back_in_their_order(w
     assert world.model.requests == 2
 
 
+async def test_a_turn_comes_back_behind_one_whose_end_nobody_has_any_more(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever puts it back sees to the other's end itself, and waits for no sweep."""
+    await world.create("t1")
+    world.model.say("first")
+    await world.reaches("first")
+    world.store.keep()
+    world.model.finish()
+    await world.ended("t1")
+    await world.create("t2")
+    world.model.say("second")
+    await world.reaches("second", "t2")
+    world.node.journal.forget(world.node.journal.lingering()[0])  # as if another node had written it, which died
+
+    async def nothing_is_due(_count: int) -> Sequence[TurnKey]:
+        return ()
+
+    monkeypatch.setattr(world.log, "overdue_turns", nothing_is_due)
+    world.store.go_back()
+    await world.reaches("second", "t2")
+    assert orjson.loads((await world.ended("t1")).body)["error"]["code"] == "node_lost"
+    world.model.finish()
+    assert (await world.ended("t2")).type == "turn.done"
+    await world.history_is_sound()
+
+
 async def test_a_promoted_turn_whose_start_was_forgotten_is_not_asked_for_twice(world: World) -> None:
     await world.create("t1")
     world.model.say("first")
@@ -290,6 +318,69 @@ async def test_nobody_else_takes_a_promoted_turn_before_its_writer_has_it_back(
     world.model.finish()
     await world.ended("t2")
     assert world.model.requests == 2
+
+
+@pytest.mark.parametrize("over", [False, True])
+async def test_a_take_that_the_store_forgot_holds_again_and_the_model_is_not_asked_again(
+    world: World, over: bool
+) -> None:
+    """The store has the dead node as its writer again, of whom nothing more came: whoever took it goes on with it."""
+    async with RedisSessionLog(Link(world.store.url), node="dead", limits=LogLimits(lease_ms=1_500)) as dead:
+        await dead.accept_turn(request(key("t1")))
+    world.store.keep()
+    await until(lambda: world.model.requests == 1)  # the sweep took it
+    world.model.say("one ", "two ")
+    await world.reaches("one two ")
+    if over:
+        world.model.finish()
+        first = await world.ended()
+        world.store.go_back()
+        assert (await world.ended()).body == first.body
+    else:
+        world.store.go_back()
+        world.model.say("three")
+        await world.reaches("one two three")
+        world.model.finish()
+        await world.ended()
+    await world.history_is_sound()
+    assert world.model.requests == 1
+
+
+async def test_a_take_that_the_store_forgot_is_over_when_the_writer_before_goes_on(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lives, and acted first in the new history: two writers must not both go on."""
+    async with RedisSessionLog(Link(world.store.url), node="slow", limits=LogLimits(lease_ms=1_500)) as slow:
+        await slow.accept_turn(request(key("t1"), nonce="n1"))
+        world.store.keep()
+        await until(lambda: world.model.requests == 1)
+        world.model.say("of the second ")
+        await world.reaches("of the second ")
+        pause = asyncio.Event()
+        renew, pipeline = world.log.renew_leases, world.node.journal._appends
+        append = pipeline._send
+
+        async def renews(leases: Any) -> Any:
+            await pause.wait()
+            return await renew(leases)
+
+        async def appends(batches: Any) -> Any:
+            await pause.wait()
+            return await append(batches)
+
+        monkeypatch.setattr(world.log, "renew_leases", renews)
+        monkeypatch.setattr(pipeline, "_send", appends)
+        world.store.go_back()
+        first = batch(key("t1"), nonce="n1", entries=text(key("t1"), "of the first"))
+        await answered(lambda: slow.append_many([first]), _is_in)
+        pause.set()
+        await until(lambda: world.model.closed == 1)
+        assert await world.text() == "of the first"
+        await world.history_is_sound()
+
+
+def _is_in(answers: Sequence[Appended]) -> bool:
+    return answers[0].result == "ok"
 
 
 async def test_an_end_that_is_lost_twice_is_put_back_twice(world: World) -> None:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.stores.making import SESSION, append, key, make_overdue, request, sealing
+from tests.stores.making import SESSION, append, key, make_overdue, quotas_beside, request, sealing
 from tests.stores.server import StoreServer
 from tests.support.waiting import until
 from turnwire.app import Node
@@ -41,7 +41,7 @@ def clock() -> MovedClock:
 @pytest.fixture
 async def node(log: RedisSessionLog, clock: MovedClock) -> AsyncIterator[Node]:
     """One whose tasks do not run, but for the journal: a test sweeps and renews by itself."""
-    node = Node(SETTINGS, log, MODELS, clock)
+    node = Node(SETTINGS, log, quotas_beside(log), MODELS, clock)
     journal = asyncio.create_task(node.journal.run())
     yield node
     await node.running.abandon()

@@ -12,7 +12,7 @@ import pytest
 
 from tests.runtime.test_attempts import Scripted, Step, forever
 from tests.runtime.test_backend import SETTINGS, create, ended, refused
-from tests.stores.making import SESSION, key, make_overdue
+from tests.stores.making import SESSION, caller, key, make_overdue, quotas_beside
 from tests.stores.server import StoreServer
 from tests.support.waiting import until
 from turnwire.app import Node, SystemClock
@@ -53,7 +53,7 @@ def model_of(provider: Provider, **options: Any) -> Model:
 async def running(server: StoreServer, *models: Model, name: str = "here") -> AsyncGenerator[Node]:
     """A node whose default is the first model."""
     async with RedisSessionLog(Link(server.url), node=name, limits=LogLimits(lease_ms=2_000)) as log:
-        node = Node(SETTINGS, log, {model.name: model for model in models}, SystemClock())
+        node = Node(SETTINGS, log, quotas_beside(log), {model.name: model for model in models}, SystemClock())
         tasks = [asyncio.create_task(work) for work in node.tasks().values()]
         try:
             yield node
@@ -65,7 +65,7 @@ async def running(server: StoreServer, *models: Model, name: str = "here") -> As
 
 
 async def begin(node: Node, turn: str = "t1", text: str = "hi", **fields: Any) -> None:
-    await node.backend.create_turn("alice", "alice", create(turn, **{"input": [said(text)], **fields}))
+    await node.backend.create_turn(caller("alice"), create(turn, **{"input": [said(text)], **fields}))
 
 
 async def end_of(log: RedisSessionLog, turn: str = "t1") -> dict[str, Any]:

@@ -7,6 +7,9 @@ from typing import Any, Literal
 from tests.stores.server import StoreServer
 from turnwire.core.entries import Delta, Entry, Event, Logged
 from turnwire.core.log_values import AcceptRequest, Batch, Seal, SessionKey, TurnKey
+from turnwire.core.quotas import UNLIMITED, Plan
+from turnwire.runtime.quotas import Caller
+from turnwire.stores.redis.limits import RedisQuotas
 from turnwire.stores.redis.link import Lane
 from turnwire.stores.redis.log import RedisSessionLog
 
@@ -14,6 +17,16 @@ SESSION = SessionKey("alice", "s1")
 RECORD = b'{"parts":[{"part":0,"kind":"text","text":"hi","last":true}]}'
 
 _numbers = count()
+
+
+def caller(user: str, plan: Plan = UNLIMITED, org: str | None = None) -> Caller:
+    """Somebody of no address, under a plan that is nobody else's."""
+    return Caller(user, org, "", [("user", user, plan)])
+
+
+def quotas_beside(log: RedisSessionLog) -> RedisQuotas:
+    """On the same store. What it opens is closed with the log's link."""
+    return RedisQuotas(log._link)
 
 
 def key(turn: str = "t1", session: SessionKey = SESSION) -> TurnKey:

@@ -45,7 +45,7 @@ async def test_an_overdue_turn_is_taken_with_all_that_a_run_needs(
     assert (taken.result, taken.state, taken.takes, taken.counter) == ("taken", "running", 1, 3)
     assert taken.gen == accepted.gen
     # As it was accepted, but for what a run does not need.
-    assert taken.request == request(nonce="n2", cancel_after_ms=5_000, parent="root")
+    assert taken.request == request(nonce="n2", cancel_after_ms=5_000, parent="root", taken_from="nonce-t1")
     assert (taken.accepted_seq, taken.accepted_at) == (1, accepted.logged[0].entry.at)  # type: ignore[union-attr]
     assert [entry.seq for entry in taken.entries] == [1, 2, 3, 5]
     assert {entry.entry.turn for entry in taken.entries} == {"t1"}

@@ -93,6 +93,8 @@ class Member:
                 self._counts.modes[frame["mode"]] += 1
                 self.cursor = {name: frame[name] for name in ("gen", "seq", "turn")}
                 self.opened_at_s = asyncio.get_running_loop().time()
+                if self._wire is not None:
+                    self._wire.useful = True
             case "error":
                 self._told_to_wait_s = frame["error"].get("retry_after_ms", 0) / 1000
             case _:
@@ -129,7 +131,7 @@ class Member:
         if wire.status is not None:
             self._counts.statuses[wire.status] += 1
         self._counts.ends[wire.code] += 1
-        return self.opened_at_s is not None, wire.code
+        return wire.useful, wire.code
 
 
 class _Wire(asyncio.Protocol):
@@ -141,6 +143,8 @@ class _Wire(asyncio.Protocol):
         self._buffer = bytearray()
         self._upgraded = False
         self.code = ABNORMAL
+        self.useful = False
+        """Whether a session was opened on it."""
         self.status: str | None = None
         """Of an answer that was no handshake."""
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()

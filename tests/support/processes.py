@@ -46,6 +46,12 @@ class NodeProcess:
         return store_pids(self.folder)[0]
 
     @classmethod
+    async def _begin(
+        cls, folder: Path, arguments: Sequence[str], environment: Mapping[str, str] | None, cpu: int | None
+    ) -> asyncio.subprocess.Process:
+        return await start_python(["-m", "turnwire", *arguments], environment, cpu=cpu)
+
+    @classmethod
     async def start(
         cls,
         folder: Path,
@@ -54,8 +60,8 @@ class NodeProcess:
         cpu: int | None = None,
     ) -> Self:
         """Start a node whose data is in `folder`; returns when it says that it is ready."""
-        command = ["-m", "turnwire", "serve", "--port", "0", "--data-dir", str(folder), *arguments]
-        process = await start_python(command, environment, cpu=cpu)
+        command = ["serve", "--port", "0", "--data-dir", str(folder), *arguments]
+        process = await cls._begin(folder, command, environment, cpu)
         try:
             return cls(process, folder, await read_until(process, "ready"))
         except BaseException:  # nobody else knows of it yet
@@ -133,10 +139,15 @@ class ProviderProcess:
 
 
 async def start_python(
-    arguments: Sequence[str], environment: Mapping[str, str] | None, *, cpu: int | None = None
+    arguments: Sequence[str],
+    environment: Mapping[str, str] | None,
+    *,
+    cpu: int | None = None,
+    without: tuple[str, ...] = ("TURNWIRE_", "OPENAI_"),
 ) -> asyncio.subprocess.Process:
-    """This interpreter with `arguments`; of the caller's settings only what `environment` says gets through."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TURNWIRE_", "OPENAI_"))}
+    """This interpreter with `arguments`; of the caller's variables that begin as in `without`, only what `environment`
+    says gets through."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(without)}
     prefix = [] if cpu is None else ["taskset", "-c", str(cpu)]
     return await asyncio.create_subprocess_exec(
         *prefix,
@@ -170,7 +181,7 @@ async def read_until(process: asyncio.subprocess.Process, word: str) -> str:
 async def _keep(stream: asyncio.StreamReader | None, path: Path) -> None:
     """Keep a pipe empty, so that whoever writes to it never waits, and what came out of it in a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as output:
+    with path.open("ab", buffering=0) as output:
         while stream is not None and (data := await stream.read(65_536)):
             output.write(data)
 

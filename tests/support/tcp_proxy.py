@@ -127,8 +127,8 @@ class TcpProxy:
         connection = _Connection(writer)
         self._connections.add(connection)
         try:
-            # Whoever is connected to nobody, or left already, is reset below.
-            with suppress(OSError):
+            # Whoever is connected to nobody, or left already, is reset below; of that uvloop says RuntimeError.
+            with suppress(OSError, RuntimeError):
                 first = await reader.read(CHUNK_BYTES)
                 if not first:
                     return

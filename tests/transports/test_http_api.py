@@ -21,6 +21,7 @@ import uvicorn
 from starlette.requests import Request
 
 from tests.runtime.test_backend import MODELS, create
+from tests.stores.making import caller, quotas_beside
 from tests.stores.server import StoreServer, binaries
 from tests.support.processes import NodeProcess
 from tests.support.waiting import until
@@ -28,6 +29,7 @@ from tests.support.watched import Watched
 from turnwire import telemetry
 from turnwire.app import Node, SystemClock
 from turnwire.ports import Failure, Identity, ListPlace
+from turnwire.runtime.refusals import Refused
 from turnwire.settings import Settings
 from turnwire.stores.redis.link import Link
 from turnwire.stores.redis.log import RedisSessionLog
@@ -60,7 +62,7 @@ class Answer:
         """Status and code, of what must be a whole problem (RFC 9457)."""
         assert self.headers["content-type"] == "application/problem+json"
         told = self.json
-        assert set(told) - {"retry_after_ms"} == {"type", "title", "status", "detail", "code", "retry"}
+        assert set(told) - {"retry_after_ms", "upgrade_url"} == {"type", "title", "status", "detail", "code", "retry"}
         assert told["status"] == self.status and told["title"] and told["type"] == "about:blank"
         assert told["code"] in RETRY_ADVICE and told["retry"] in RETRY_ADVICE.values()
         assert told["detail"] and "Traceback" not in told["detail"] and "Error" not in told["detail"]
@@ -380,10 +382,10 @@ async def inside(tmp_path: Path) -> AsyncIterator[tuple[Node, Caller]]:
     store = StoreServer(binaries()[0], tmp_path)
     store.start()
     async with RedisSessionLog(Link(store.url), node="here") as log:
-        node = Node(Settings(), log, MODELS, SystemClock())
+        node = Node(Settings(), log, quotas_beside(log), MODELS, SystemClock())
         node.api = HttpApi(node.backend, Tokens(), node.origins.permits)
         tasks = [asyncio.create_task(work) for work in node.tasks().values()]
-        await node.backend.create_turn("alice", "alice", create(model="demo/stall"))
+        await node.backend.create_turn(caller("alice"), create(model="demo/stall"))
         async with served(node.application()) as base, aiohttp.ClientSession() as http:
             yield node, Caller(http, base, Authorization="Bearer of-alice")
         await node.running.abandon()
@@ -483,6 +485,22 @@ async def test_a_store_that_is_away_asks_for_patience_and_a_fault_of_ours_says_n
     told = logged.getvalue()
     assert "http_call_failed" in told and "ZeroDivisionError" in told
     assert "of-alice" not in told and "secret place" not in told
+
+
+@pytest.mark.parametrize(("code", "status"), [("rate_limited", 429), ("quota_exceeded", 402)])
+async def test_what_is_beyond_a_quota_says_so_in_the_words_of_http(
+    inside: tuple[Node, Caller], monkeypatch: pytest.MonkeyPatch, code: Any, status: int
+) -> None:
+    node, alice = inside
+
+    async def refuse(*_: Any) -> Any:
+        raise Refused(code, "Enough for now.", retry_after_ms=1_500, upgrade_url="https://example.com/upgrade")
+
+    monkeypatch.setattr(node.backend, "list_sessions", refuse)
+    answer = await alice("GET", "/sessions")
+    assert answer.problem() == (status, code)
+    assert answer.headers["retry-after"] == "2" and answer.json["retry_after_ms"] == 1_500
+    assert answer.json["upgrade_url"] == "https://example.com/upgrade"
 
 
 async def test_a_body_that_does_not_come_is_not_waited_for(

@@ -14,8 +14,8 @@ import aiohttp
 import pytest
 import pytest_asyncio
 from starlette.routing import Route
-from websockets.asyncio.client import ClientConnection, connect
 
+from tests.support.peers import Json, Peer
 from tests.support.processes import NodeProcess
 from tests.support.tokens import SECRET, shared
 from turnwire.transports.http_api import HttpApi
@@ -24,8 +24,6 @@ from turnwire_protocol.commands import COMMAND_TYPES
 from turnwire_protocol.events import TERMINAL_TYPES
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-Json = dict[str, Any]
 
 SETTINGS = {
     "TURNWIRE_AUTH": "jwt",
@@ -43,38 +41,6 @@ provider = "demo"
 model = "demo/stall"
 deadlines_ms = { first_content = 3600000, total = 3600000 }
 """
-
-
-class Peer:
-    """A user's connection. `ask` sends a command and collects what comes up to its answer."""
-
-    def __init__(self, socket: ClientConnection) -> None:
-        self.socket = socket
-        self._asked = 0
-
-    @classmethod
-    async def of(cls, node: NodeProcess, user: str) -> "Peer":
-        peer = cls(await connect(node.url, compression=None, max_size=None))
-        assert (await peer.ask("hello", token=shared(user)))[-1]["user"] == user
-        return peer
-
-    async def receive(self) -> Json:
-        return json.loads(await asyncio.wait_for(self.socket.recv(), 30))
-
-    async def ask(self, kind: str, **fields: Any) -> list[Json]:
-        self._asked += 1
-        id = f"i{self._asked}"
-        await self.socket.send(json.dumps({"type": kind, "id": id, **fields}))
-        frames = [await self.receive()]
-        while frames[-1].get("reply_to") != id:
-            frames.append(await self.receive())
-        return frames
-
-    async def until(self, kind: str, **fields: Any) -> list[Json]:
-        frames = [await self.receive()]
-        while not (frames[-1]["type"] == kind and fields.items() <= frames[-1].items()):
-            frames.append(await self.receive())
-        return frames
 
 
 class Alice:

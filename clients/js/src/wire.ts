@@ -257,7 +257,7 @@ export interface Usage {
   estimated: boolean;
 }
 
-/** Money as a decimal string, because a float cannot hold it. */
+/** What a turn has cost. */
 export interface Cost {
   amount: string;
   currency: string;
@@ -349,7 +349,7 @@ export interface Welcome {
   terminal_within_ms: number;
 }
 
-/** What this server allows a connection; see each field's unit in its name. */
+/** What this server allows a connection, see each field's unit in its name; and what is left to its user. */
 export interface Limits {
   frame_bytes_max: number;
   input_bytes_max: number;
@@ -358,6 +358,21 @@ export interface Limits {
   sessions_open_max: number;
   turns_running_max: number;
   history_turns_max: number;
+  left?: Left;
+}
+
+/**
+ * What is left of a user's quotas, without what unfinished turns have claimed; absent where there is no limit.
+ *
+ * Days and months are those of UTC.
+ */
+export interface Left {
+  turns_per_minute?: number;
+  turns_running?: number;
+  tokens_per_day?: number;
+  tokens_per_month?: number;
+  usd_per_day?: string;
+  usd_per_month?: string;
 }
 
 /**
@@ -445,6 +460,7 @@ export interface Ack {
   duplicate?: boolean;
   result?: "cancelling" | "already_done" | "pending";
   expires_at?: number;
+  left?: Left;
 }
 
 /** Answers `ping`. */

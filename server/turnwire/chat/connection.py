@@ -303,7 +303,7 @@ class ChatConnection:
                     return self._open_refused(wire, frame)
             case "goaway":
                 least, most = int(frame["reconnect_min_ms"]), int(frame["reconnect_max_ms"])
-                self._leave(wire, random.uniform(least, max(least, most)) / 1000)
+                self._leave(wire, random.uniform(least, max(least, most)) / 1000)  # noqa: S311 - a jitter is no secret
             case _:
                 return self.transcript.receive(frame, time.monotonic_ns() // 1_000_000)
         return []

@@ -77,14 +77,14 @@ class TurnHandle:
         """The `ack` of its turn.create. Raises CommandRefused when there will be none."""
         await self._until(lambda: self.ack is not None or self.outcome is not None)
         if self.ack is None:
-            assert self.outcome is not None and self.outcome.fault is not None
+            assert self.outcome is not None and self.outcome.fault is not None  # noqa: S101 - an end without an ack has one
             raise CommandRefused(self.outcome.fault)
         return self.ack
 
     async def done(self) -> Outcome:
         """How it ended. Never raises: what went wrong is the outcome's fault."""
         await self._until(lambda: self.outcome is not None)
-        assert self.outcome is not None
+        assert self.outcome is not None  # noqa: S101 - for the type checker: that was waited for
         return self.outcome
 
     async def cancel(self) -> str:

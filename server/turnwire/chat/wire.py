@@ -40,7 +40,7 @@ class FullJitter:
     cap_s: float = 10.0
 
     def __call__(self, tries: int) -> float:
-        return random.random() * min(self.cap_s, self.base_s * 2 ** min(tries, 16))
+        return random.random() * min(self.cap_s, self.base_s * 2 ** min(tries, 16))  # noqa: S311 - a jitter is no secret
 
 
 class Unreachable(Exception):
@@ -97,7 +97,7 @@ class Wire:
             )
         except UnicodeError as error:  # a name that DNS cannot hold
             raise Unreachable(f"{url} is no address of a server: {error}.") from error
-        except (OSError, InvalidHandshake, InvalidURI) as error:
+        except (OSError, InvalidHandshake, InvalidURI, ConnectionClosed) as error:
             raise Unreachable(_sentence(url, error)) from error
         if socket.subprotocol != wanted:
             socket.transport.abort()

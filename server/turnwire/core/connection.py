@@ -1,7 +1,8 @@
 """One client's connection: handshake, open, closing. Frames and time in, effects out; no socket, no task.
 
 The caller carries out every effect in order, asks `refusal_of` before each Execute, and reports back what became of it
-(`authenticated`, `refreshed`, `session_opened`, `session_left`, `session_emptied`, `turn_taken_up`, `turn_ended`).
+(`authenticated`, `crowded`, `refreshed`, `session_opened`, `session_left`, `session_emptied`, `turn_taken_up`,
+`turn_ended`).
 `tick` is due at `deadline_ms`, which any of these may move. Whatever arrives after a Close is ignored.
 
 Commands may be sent together with `hello`, without waiting: they wait here, bounded, until the client is known.
@@ -29,7 +30,7 @@ from turnwire_protocol.commands import (
     TurnRespond,
 )
 from turnwire_protocol.events import Frame
-from turnwire_protocol.values import Limits
+from turnwire_protocol.values import Left, Limits
 
 FEATURES: Final = ("resume", "queue", "interrupt", "edit", "regenerate", "respond")
 
@@ -109,6 +110,7 @@ def error_frame(
     command: AnyCommand | None = None,
     reply_to: str | None = None,
     retry_after_ms: int | None = None,
+    upgrade_url: str | None = None,
 ) -> Frame:
     """An `error` frame that answers `command`, if one is given."""
     frame: Frame = {"type": "error"}
@@ -119,7 +121,7 @@ def error_frame(
         value = getattr(command, name, None)
         if value is not None:
             frame[name] = value
-    frame["error"] = error_body(code, message, retry_after_ms).model_dump(exclude_none=True)
+    frame["error"] = error_body(code, message, retry_after_ms, upgrade_url).model_dump(exclude_none=True)
     return frame
 
 
@@ -219,8 +221,16 @@ class Connection:
 
     # --- what became of effects -----------------------------------------------------------------------------------
 
-    def authenticated(self, grant: Grant | None, now_ms: int) -> list[Effect]:
-        """The answer to Authenticate; None: the token is nobody's."""
+    def crowded(self, message: str, retry_after_ms: int) -> list[Effect]:
+        """The answer to Authenticate for a client that may come, but of whose kind too many are here."""
+        if self.phase != "authenticating" or self._hello is None:
+            return []
+        self.phase = "closed"
+        frame = error_frame("rate_limited", message, command=self._hello, retry_after_ms=retry_after_ms)
+        return [Send(frame), Close(CloseCode.RATE_LIMITED)]
+
+    def authenticated(self, grant: Grant | None, now_ms: int, left: Left | None = None) -> list[Effect]:
+        """The answer to Authenticate; None: the token is nobody's. `left` is what its user may use."""
         if self.phase != "authenticating" or self._hello is None:
             return []
         hello = self._hello
@@ -236,7 +246,7 @@ class Connection:
             user=grant.user,
             features=[name for name in FEATURES if not hello.features or name in hello.features],
             models=list(greeting.models),
-            limits=greeting.limits.model_dump(),
+            limits=greeting.limits.model_copy(update={"left": left}).model_dump(exclude_none=True),
             ping_ms=greeting.ping_ms,
             terminal_within_ms=greeting.terminal_within_ms,
         )

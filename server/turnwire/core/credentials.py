@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final, Literal, get_args
 
+from turnwire.core.quotas import Plan
+
 Scope = Literal["read", "write", "tokens"]
 """`read`: follow sessions and read them. `write`: create, cancel and answer turns, change and delete sessions.
 `tokens`: make and end tokens of any user."""
@@ -51,3 +53,32 @@ class Credentials:
 def user_hash(user: str) -> str:
     """How a user is named where its tokens are ended: the mark outlives an erasure, and need not tell whose it is."""
     return sha256(user.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Bearer:
+    """Whom a new token is for. Plans are names; None: those that hold for everyone."""
+
+    user: str
+    org: str | None = None
+    plan: str | None = None
+    org_plan: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who is there. `user` owns sessions; it names the store's keys, so it decides what exists for them.
+
+    Times are ms since 1970. `expires_at`: from then on the token is none. `issued_at`: None for what was not issued at
+    some time, such as an API key. `key`: the id of the API key that this is, or that made the token. `plan` and
+    `org_plan` are names of plans, or plans that the token carries; None: those that hold for everyone.
+    """
+
+    user: str
+    org: str | None = None
+    scopes: frozenset[Scope] = OF_USERS
+    expires_at: int | None = None
+    issued_at: int | None = None
+    key: str | None = None
+    plan: str | Plan | None = None
+    org_plan: str | Plan | None = None

@@ -67,6 +67,14 @@ def describe(kind: FailureKind, retry_after_ms: int | None = None) -> ErrorBody:
     return error_body(code, message, retry_after_ms)
 
 
-def error_body(code: ErrorCode, message: str, retry_after_ms: int | None = None) -> ErrorBody:
+def error_body(
+    code: ErrorCode, message: str, retry_after_ms: int | None = None, upgrade_url: str | None = None
+) -> ErrorBody:
     """An error with the usual advice of its code."""
-    return ErrorBody(code=code, message=message, retry=RETRY_ADVICE[code], retry_after_ms=retry_after_ms)
+    return ErrorBody(
+        code=code,
+        message=message,
+        retry=RETRY_ADVICE[code],
+        retry_after_ms=retry_after_ms,
+        upgrade_url=upgrade_url,
+    )

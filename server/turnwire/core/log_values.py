@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from turnwire.core.entries import Entry, Logged
+from turnwire.core.quotas import NOTHING, UNLIMITED, Limit, Plan, SubjectKind, Used
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,37 @@ class TurnKey:
 
 
 @dataclass(frozen=True, slots=True)
+class Counted:
+    """How a turn counts against quotas. `plan` is its owner's; `estimate` is claimed until the turn is over.
+
+    `org` and `address` have claims of the turn too, which others than the log keep. `others` is what they say of it:
+    it may run, it may but `wait` in the queue, or `refuse` it.
+    """
+
+    estimate: Used
+    plan: Plan = UNLIMITED
+    org: str | None = None
+    address: str | None = None
+    others: Literal["", "wait", "refuse"] = ""
+
+    @property
+    def shared(self) -> Sequence[tuple[SubjectKind, str]]:
+        """Whose quotas it has claims on, beside its owner's."""
+        named: list[tuple[SubjectKind, str | None]] = [("org", self.org), ("address", self.address)]
+        return [(kind, name) for kind, name in named if name is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """The answer to a claim on a shared quota. `limit` None: all was claimed. `turns_running`: all but a place to run,
+    so that the turn may wait in a queue. Any other: nothing. `retry_after_ms` 0: nobody knows."""
+
+    limit: Limit | None
+    retry_after_ms: int
+    left: Sequence[int | None]
+
+
+@dataclass(frozen=True, slots=True)
 class AcceptRequest:
     """A validated turn.create, ready to be stored."""
 
@@ -54,9 +86,13 @@ class AcceptRequest:
     """Stop the turn when nobody has watched its session for this long; None: never."""
     preview: str = ""
     """How the input begins, for lists; the session keeps the first one that is not empty. Never logged."""
+    counted: Counted | None = None
+    """None: no quota knows of it."""
     put_back: bool = False
     """The store has lost this turn, and its writer has it in memory: it runs, whatever its parent has become, and a
     cancel that came meanwhile waits for the writer. Another turn in its place answers `busy`."""
+    taken_from: str | None = None
+    """The nonce of the writer that this one took the turn from, who may have it again where the store lost that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +101,11 @@ class Accepted:
 
     `running`: the lease is this node's. `queued`: it waits. `sealed`: a cancel had come first, the turn is over.
     `duplicate`: it was accepted before. The others were refused and left no trace: `conflict` (same id, other
-    content), `busy`, `queue_full`, `deleted`, `no_parent`.
+    content), `busy`, `queue_full`, `deleted`, `no_parent`, `limited` (by `limit` of its owner's plan, or by `others`).
     """
 
     result: Literal[
-        "running", "queued", "sealed", "duplicate", "conflict", "busy", "queue_full", "deleted", "no_parent"
+        "running", "queued", "sealed", "duplicate", "conflict", "busy", "queue_full", "deleted", "no_parent", "limited"
     ]
     gen: str = ""
     seq: int = 0
@@ -80,6 +116,13 @@ class Accepted:
     interrupted: str | None = None
     """The running turn that on_busy interrupt asked to stop."""
     next: str | None = None
+    active: str | None = None
+    """Of `busy`: the turn that stands in its way."""
+    left: Sequence[int | None] = ()
+    """What is left of the owner's limits, in the order of quotas.COUNTED; empty for a turn that is not counted."""
+    limit: Limit | None = None
+    retry_after_ms: int = 0
+    """Of `limited`; 0: nobody knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +148,8 @@ class Seal:
     state: Literal["done", "error"]
     record: bytes
     """JSON object {"parts": [Part]}: the final record, from which snapshots and later contexts are built."""
+    used: Used = NOTHING
+    """By the whole turn, on all nodes that ran it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +171,8 @@ class Appended:
     """Set when a cancel of this turn is stored."""
     next: str | None = None
     """After a seal: the queued turn that is now to be run, ownerless; take it at once."""
+    holder: str | None = None
+    """Of `fenced`: the nonce that has the turn, if nothing came from it since the store's history changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +181,8 @@ class Renewed:
     cancel_by: str | None = None
     unwatched_ms: int = 0
     """How long no node has had a cursor on the session."""
+    holder: str | None = None
+    """As in Appended."""
 
 
 Claim = Literal["ownerless", "overdue", "foreign"]

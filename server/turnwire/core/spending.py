@@ -13,6 +13,7 @@ from decimal import Context, Decimal
 from typing import Any, Final, Protocol
 
 from turnwire.core.entries import UsageReport
+from turnwire.core.quotas import Used, nano_of
 from turnwire.core.tokens import likely_of, tokens_likely
 
 CURRENCY: Final = "USD"
@@ -129,7 +130,7 @@ class Spending:
 
     def settle(self, text: str) -> dict[str, Any]:
         """The step's end was proved. What to keep of it."""
-        assert self._open is not None
+        assert self._open is not None  # noqa: S101 - for the type checker: a step that is settled was begun
         spent = self._open.settled(text, proved=True)
         self._settled.append(spent)
         self._open = None
@@ -167,11 +168,16 @@ class Spending:
         cost = None if budget.usd is None else self._cost_of(steps)
         return cost is not None and budget.usd is not None and cost >= budget.usd
 
+    def used(self, text: str, *, proved: bool) -> Used:
+        """What quotas are told. As `settled`, for the last step; money as far as prices are known."""
+        steps = self._steps(text, proved)
+        cost = self._cost_of(steps)
+        tokens = sum(step.input_tokens + step.output_tokens for step in steps)
+        return Used(tokens, 0 if cost is None else nano_of(cost))
+
     def as_told(self, text: str, *, proved: bool) -> dict[str, Any]:
         """`usage` of a terminal, and `cost` where every step's model has a price. As `settled`, for the last step."""
-        steps = list(self._settled)
-        if self._open is not None:
-            steps.append(self._open.settled(text, proved))
+        steps = self._steps(text, proved)
         usage: dict[str, Any] = {
             "input_tokens": sum(step.input_tokens for step in steps),
             "output_tokens": sum(step.output_tokens for step in steps),
@@ -183,6 +189,9 @@ class Spending:
                 usage[name] = sum(told)
         cost = self._cost_of(steps)
         return {"usage": usage} if cost is None else {"usage": usage, "cost": cost_as_told(cost)}
+
+    def _steps(self, text: str, proved: bool) -> list[Spent]:
+        return [*self._settled, *([] if self._open is None else [self._open.settled(text, proved)])]
 
     def _cost_of(self, steps: list[Spent]) -> Decimal | None:
         if not self._prices:

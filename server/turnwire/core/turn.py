@@ -20,6 +20,7 @@ import orjson
 from turnwire.core.answer import Answer
 from turnwire.core.context import Exchange, request_of
 from turnwire.core.entries import Content, Delta, Entry, Event, Logged, UsageReport
+from turnwire.core.quotas import NOTHING
 from turnwire.core.spending import Budget, Price, Spending
 from turnwire.core.tokens import hundredths_of
 from turnwire_protocol.codes import ErrorCode
@@ -77,6 +78,8 @@ class Turn:
         self.answer = Answer()
         self.step = 0
         self.attempts = 0
+        self.used_up = NOTHING
+        """By all its steps; known once it is over."""
         self._began_ms = began_ms
         self._first_token_ms: int | None = None
         self._attempt_of_step = 0
@@ -244,7 +247,9 @@ class Turn:
         return "".join(str(part["text"]) for part in self.answer.as_parts()[base:])
 
     def _spent(self, *, proved: bool) -> dict[str, Any]:
-        return self._spending.as_told(self._text_of_step(), proved=proved)
+        text = self._text_of_step()
+        self.used_up = self._spending.used(text, proved=proved)
+        return self._spending.as_told(text, proved=proved)
 
     def _fold_started(self, entry: Event) -> None:
         started = orjson.loads(entry.body)

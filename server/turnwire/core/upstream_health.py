@@ -27,6 +27,23 @@ _PARTS: Final = 100
 """Of one repeat: the budget is counted in percent."""
 
 
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """How often one model is asked in a step before its first byte, and how long is waited in between."""
+
+    attempts_max: int = 4
+    wait_first_ms: int = 500
+    """Doubles with each attempt, where the service does not say how long."""
+    wait_ms_max: int = 8_000
+    jitter: float = 0.25
+    """The part of a wait that is left to chance, so that those who failed together do not return together."""
+    budget_percent: int = 10
+    """Repeats for each hundred steps of this node, so that a service in trouble does not get more to do. As many are
+    there at first."""
+    failures_max: int = 5
+    """So many failures in a row, and the model is not asked for a while; 0: it always is."""
+
+
 @dataclass(slots=True)
 class UpstreamHealth:
     """One service, as this node knows it.

@@ -6,7 +6,7 @@ of the key that made it, so it needs no place in the store and ends with its key
 """
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from hmac import compare_digest
 from typing import Any, Final
@@ -16,7 +16,7 @@ import jwt
 from turnwire.core.credentials import ApiKey, Scope
 from turnwire.identity.credentials import KnownCredentials
 from turnwire.identity.web_tokens import SCOPE_PREFIX, Demands, Unacceptable, header_of, identity_in, told
-from turnwire.ports import Identity, Minted
+from turnwire.ports import Bearer, Identity, Minted
 
 PREFIX: Final = "twk_"
 ISSUER: Final = "turnwire"
@@ -64,21 +64,22 @@ class ApiKeys:
     def holds(self, identity: Identity) -> bool:
         return self._known.holds(identity)
 
-    async def mint(self, by: Identity, user: str, org: str | None, scopes: frozenset[Scope], life_ms: int) -> Minted:
+    async def mint(self, by: Identity, bearer: Bearer, scopes: frozenset[Scope], life_ms: int) -> Minted | None:
         key = None if by.key is None else await self._known.key(by.key)
-        assert key is not None, "only an API key may make tokens"
+        if key is None:  # revoked since it was asked who calls: the body of a call may take a while
+            return None
         # By the store's clock, which also stamps the end of a user's tokens: the two are compared.
         issued_at = await self._known.store.now_ms()
         expires_at = issued_at + life_ms
         claims: dict[str, Any] = {
             "iss": ISSUER,
-            "sub": user,
+            "sub": bearer.user,
             "iat": issued_at / 1000,
             "exp": expires_at / 1000,
             "scope": " ".join(SCOPE_PREFIX + scope for scope in sorted(scopes)),
         }
-        if org is not None:
-            claims["org"] = org
+        others = {"org": bearer.org, "plan": bearer.plan, "org_plan": bearer.org_plan}
+        claims.update((name, value) for name, value in others.items() if value is not None)
         token = jwt.encode(claims, key.signing, algorithm=ALGORITHM, headers={"kid": key.id})
         return Minted(token, expires_at)
 
@@ -98,7 +99,7 @@ class ApiKeys:
         if key is None:
             raise Unacceptable("unknown key")
         found = identity_in(token, key.signing, _DEMANDS)
-        return Identity(found.user, found.org, found.scopes, found.expires_at, found.issued_at, key.id)
+        return replace(found, key=key.id)
 
 
 def _digest_of(secret: str) -> str:

@@ -11,13 +11,14 @@ was not accepted.
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import jwt
 import structlog
 
 from turnwire.core.admission import Bucket
 from turnwire.core.credentials import OF_USERS, TOKEN_LIFE_MAX_MS, Scope
+from turnwire.core.quotas import Plan, plan_of_claims
 from turnwire.ports import Identity
 from turnwire_protocol import limits
 
@@ -98,7 +99,28 @@ def _identity_of(claims: Mapping[str, Any], leeway_s: float) -> Identity:
     issued_at, expires_at = _ms_of(claims["iat"]), _ms_of(claims["exp"])
     if expires_at - issued_at > TOKEN_LIFE_MAX_MS:
         raise Unacceptable("lives too long")
-    return Identity(user, org, _scopes_of(claims.get("scope")), expires_at + int(leeway_s * 1000), issued_at)
+    return Identity(
+        user,
+        org,
+        _scopes_of(claims.get("scope")),
+        expires_at + int(leeway_s * 1000),
+        issued_at,
+        plan=_plan_of(claims.get("plan")),
+        org_plan=_plan_of(claims.get("org_plan")),
+    )
+
+
+def _plan_of(claim: object) -> str | Plan | None:
+    """The name of a plan, or a plan with its limits. One that cannot be read is no reason to let its bearer in without
+    limits."""
+    if claim is None or _is_name(claim):
+        return cast("str | None", claim)
+    if not isinstance(claim, dict):
+        raise Unacceptable("plan is no plan")
+    try:
+        return plan_of_claims(cast("dict[str, Any]", claim))
+    except ValueError as error:
+        raise Unacceptable("plan is no plan") from error
 
 
 def _ms_of(time_s: object) -> int:

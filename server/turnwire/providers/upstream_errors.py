@@ -1,8 +1,8 @@
 """What a model's service says went wrong becomes a Failure: its kind, whether to try again, and when.
 
-Pure. The words of an error body are never passed on, for they may repeat the prompt: only its code and type are, and
-only if they look like identifiers. The advice follows what the services' own libraries do: 408, 409, 429 and 5xx are
-worth another try, the header `x-should-retry` overrules that, `retry-after-ms` goes before `retry-after`.
+Pure. The words of an error body are never passed on, for they may repeat the prompt or the key: only its code and type
+are, and only those that are known here. The advice follows what the services' own libraries do: 408, 409, 429 and 5xx
+are worth another try, the header `x-should-retry` overrules that, `retry-after-ms` goes before `retry-after`.
 """
 
 import re
@@ -99,7 +99,19 @@ _KINDS: Final[Mapping[str, FailureKind]] = {
 }
 """By an error's code, type or status; what is not here failed for reasons of the service's own."""
 
+_TOLD: Final = frozenset(
+    [
+        *_KINDS,
+        *_OUT_OF_PURSE,
+        *("api_error", "internal_error", "internal_server_error", "server_error", "timeout_error", "DEADLINE_EXCEEDED"),
+        *("BadRequestError", "INTERNAL", "InternalServerError", "NotFoundError", "invalid_type", "invalid_value"),
+        *("missing_required_parameter", "unknown_parameter", "unsupported_parameter", "unsupported_value"),
+    ]
+)
+"""What a log may repeat: words of services, and of nobody else. Any other name could be a word of the prompt."""
+
 _NAMES: Final = ("code", "type", "status", "status_code")
+_TOLD_DIGITS_MAX: Final = 5
 _IDENTIFIER: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -123,7 +135,7 @@ def failure_of_status(status: int, headers: Mapping[str, str], body: bytes, now:
     asked_ms = retry_after_ms(headers, now)
     return Failure(
         kind,
-        " ".join([f"status {status}", *names]),
+        " ".join([f"status {status}", *_told(names)]),
         retry_after_ms=_retry_delay_ms(error) if asked_ms is None else asked_ms,
         may_retry=may_retry,
     )
@@ -132,7 +144,7 @@ def failure_of_status(status: int, headers: Mapping[str, str], body: bytes, now:
 def failure_of_error(error: Any) -> Failure:
     """The failure that an error object inside an answer of status 200 means."""
     names = _names_in(error)
-    detail = " ".join(["an error inside the stream", *names])
+    detail = " ".join(["an error inside the stream", *_told(names)])
     if _OUT_OF_PURSE & set(names):
         return Failure("upstream_rejected", detail)
     for name in names:
@@ -211,6 +223,11 @@ def _names_in(error: Any) -> list[str]:
     known = cast("dict[str, Any]", error)
     values = [str(known[key]) for key in _NAMES if isinstance(known.get(key), str | int)]
     return [value for value in values if _IDENTIFIER.fullmatch(value)]
+
+
+def _told(names: list[str]) -> list[str]:
+    """Of an error's names, those that a log may have."""
+    return [name for name in names if name in _TOLD or (name.isdecimal() and len(name) <= _TOLD_DIGITS_MAX)]
 
 
 def _retry_delay_ms(error: Any) -> int | None:

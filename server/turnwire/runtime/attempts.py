@@ -15,7 +15,7 @@ import random
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Protocol
+from typing import Final, Protocol
 
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
@@ -26,6 +26,9 @@ from turnwire.ports import Deadlines, Failure, Model, StepRequest
 from turnwire.runtime.content_timer import ContentTimer
 from turnwire.runtime.upstreams import Upstreams
 from turnwire_protocol.codes import ErrorCode
+
+STOOD_STILL_S: Final = 1.0
+"""A timer that fires later than this shows that the process stood still: time that is not the service's."""
 
 _log = structlog.get_logger(__name__)
 
@@ -121,7 +124,7 @@ class _Step:
         wait_ms: float = _failure_of(state).retry_after_ms or 0
         if not wait_ms:
             wait_ms = min(retries.wait_first_ms * 2 ** (state.attempt_number - 1), retries.wait_ms_max)
-            wait_ms *= 1 - retries.jitter * random.random()
+            wait_ms *= 1 - retries.jitter * random.random()  # noqa: S311 - a jitter is no secret
         return max(wait_ms, self._health.rest_ms(self._now_ms())) / 1000
 
     def _is_enough(self, state: RetryCallState) -> bool:
@@ -143,7 +146,7 @@ class _Step:
 
     def _left_s(self) -> float:
         """Until `connect_total`, or `total` where that is sooner."""
-        assert self._deadlines is not None
+        assert self._deadlines is not None  # noqa: S101 - for the type checker: an attempt has begun
         limit_ms = min(self._deadlines.connect_total, self._deadlines.total)
         return limit_ms / 1000 - (self._now() - self._began)
 
@@ -205,6 +208,10 @@ class _Step:
                 kind=failure.kind,
                 detail=failure.detail,
             )
+            if failure.kind == "timeout_connect":
+                late_s = self._now() - began - limits.connect / 1000
+                if late_s > STOOD_STILL_S:
+                    self._began += late_s
             if failure.kind == "timeout_first_content":
                 self._awaited_content_s += self._now() - began
             if not self._final:
@@ -215,7 +222,7 @@ class _Step:
             raise failure from error
 
     async def _stream(self, request: StepRequest) -> Finish:
-        assert self._deadlines is not None
+        assert self._deadlines is not None  # noqa: S101 - for the type checker: an attempt has begun
         total_at = self._began + self._deadlines.total / 1000
         async with (
             ContentTimer(request.deadlines, total_at) as timer,
@@ -263,7 +270,7 @@ class _Step:
 
 def _failure_of(state: RetryCallState) -> Failure:
     """Why the last attempt failed. tenacity asks how to go on only where _may_repeat saw a Failure."""
-    assert state.outcome is not None
+    assert state.outcome is not None  # noqa: S101 - for the type checker: there was an attempt
     failure = state.outcome.exception()
-    assert isinstance(failure, Failure)
+    assert isinstance(failure, Failure)  # noqa: S101 - for the type checker: see above
     return failure

@@ -5,63 +5,46 @@ is refused raises Refused with the error a client sees. Unlearned says that the 
 the client must ask again, which it can, because every write here is idempotent.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, TypeVar
 
 import orjson
 import structlog
 
 from turnwire.core.replay import mode_of
 from turnwire.core.snapshots import snapshot_frames, state_of, whole_snapshot
-from turnwire.core.turn import cancelled_before_start
 from turnwire.ports import (
     Accepted,
     AcceptRequest,
     Failure,
     ListPlace,
-    Model,
     ProposedTurn,
     SessionChange,
     SessionInfo,
     SessionKey,
     SessionLog,
     SessionPage,
-    StoredTurn,
     TurnKey,
 )
 from turnwire.runtime.input_check import InputCheck
+from turnwire.runtime.quotas import Caller, Claim, Quotas
+from turnwire.runtime.refusals import Refused, Unlearned
 from turnwire.runtime.running_turns import RunningTurns, new_nonce
 from turnwire.runtime.session_hub import SessionHub
-from turnwire.runtime.turn_runner import Spec, has_images
+from turnwire.runtime.turn_requests import TurnRequests
+from turnwire.runtime.turn_runner import Spec
 from turnwire_protocol.at_rest import SessionPatch
-from turnwire_protocol.codes import ErrorCode
 from turnwire_protocol.commands import TurnCancel, TurnCreate, TurnRespond
 from turnwire_protocol.events import Frame
-from turnwire_protocol.fingerprint import digest_of
-from turnwire_protocol.values import Cursor
+from turnwire_protocol.values import Cursor, Left
 
 WRITE_TRIES: Final = 2
-PREVIEW_CHARS: Final = 120
 STORE_FULL_MS: Final = 10_000
 
 Answer = TypeVar("Answer")
 
 _log = structlog.get_logger(__name__)
-
-
-class Refused(Exception):
-    """A command that was not carried out and left no trace."""
-
-    def __init__(self, code: ErrorCode, message: str, *, retry_after_ms: int | None = None) -> None:
-        super().__init__(message)
-        self.code: ErrorCode = code
-        self.message = message
-        self.retry_after_ms = retry_after_ms
-
-
-class Unlearned(Exception):
-    """Whether the store took the write is not known. The same command again finds out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +54,8 @@ class Created:
     gen: str
     seq: int
     duplicate: bool
+    left: Left | None = None
+    """What its user may still use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,18 +83,15 @@ class Backend:
         log: SessionLog,
         hub: SessionHub,
         running: RunningTurns,
-        models: Mapping[str, Model],
-        *,
-        default_model: str,
-        input_bytes_max: int,
+        quotas: Quotas,
+        requests: TurnRequests,
         input_check: InputCheck | None = None,
     ) -> None:
         self._log = log
         self._hub = hub
         self._running = running
-        self._models = models
-        self._default_model = default_model
-        self._input_bytes_max = input_bytes_max
+        self._quotas = quotas
+        self._requests = requests
         self._input_check = input_check
         self.draining = False
         """Set when the node is to stop: no turn is accepted any more."""
@@ -152,23 +134,28 @@ class Backend:
 
     # --- turns ----------------------------------------------------------------------------------------------------
 
-    async def create_turn(self, owner: str, author: str, command: TurnCreate, *, org: str | None = None) -> Created:
-        """Store the turn, and run it if it is its time. `org` is the owner's, if known. Raises Refused, Unlearned."""
+    async def create_turn(self, caller: Caller, command: TurnCreate) -> Created:
+        """Store the turn, and run it if it is its time. Raises Refused, Unlearned."""
         if self.draining:
             raise Refused("draining", "This server is about to stop; reconnect to another.")
-        key = TurnKey(owner, command.session, command.turn)
-        request, spec = await self._request(key, author, command)
-        await self._ask_guard(request, org)
+        key = TurnKey(caller.user, command.session, command.turn)
+        asked, spec = await self._learn(self._requests.of(key, caller.user, command))
+        await self._ask_guard(asked, caller.org)
+        claim = await self._learn(self._quotas.claim(caller, key, self._requests.estimate(spec)))
+        request = replace(asked, counted=claim.counted)
         accepted = await self._surely(lambda: self._log.accept_turn(request))
+        await self._quotas.after(claim, accepted)
+        if accepted.result == "limited":
+            raise self._limited(claim, accepted)
         _raise_if_refused(accepted)
         self._hub.feed(key.session_key, accepted.gen, accepted.logged)
         if accepted.result == "running":
             self._running.start(request, spec)
         if accepted.interrupted is not None:
-            self._running.cancel(TurnKey(owner, command.session, accepted.interrupted), author)
+            self._running.cancel(key.session_key.turn(accepted.interrupted), caller.user)
         if accepted.next is not None:
-            await self._running.take_quietly(TurnKey(owner, command.session, accepted.next))
-        return Created(accepted.gen, accepted.seq, accepted.result == "duplicate")
+            await self._running.take_quietly(key.session_key.turn(accepted.next))
+        return Created(accepted.gen, accepted.seq, accepted.result == "duplicate", claim.left(accepted))
 
     async def cancel_turn(self, owner: str, by: str, command: TurnCancel) -> str:
         """Stop a turn, wherever it runs; stored before this returns. The `result` of its ack."""
@@ -240,40 +227,15 @@ class Backend:
 
     # --- within ---------------------------------------------------------------------------------------------------
 
-    async def _request(self, key: TurnKey, author: str, command: TurnCreate) -> tuple[AcceptRequest, Spec]:
-        inputs = [part.model_dump(mode="json") for part in command.input]
-        parent: Any = "leaf"
-        if "parent" in command.model_fields_set:
-            parent = "root" if command.parent is None else (command.parent,)
-        if command.again is not None:
-            earlier = await self._earlier(TurnKey(key.owner, key.session, command.again))
-            inputs = [dict(part) for part in Spec.from_json(earlier.spec).input]
-            parent = (earlier.parent,) if earlier.parent is not None else "root"
-        model = self._chosen_model(command)
-        if has_images(inputs) and not model.images:
-            raise Refused("unsupported", "This model takes no images.")
-        size = sum(len(orjson.dumps(part)) for part in inputs)
-        if size > self._input_bytes_max:
-            raise Refused("too_large", f"The input has {size} bytes, {self._input_bytes_max} are allowed.")
-        tools = [tool.model_dump(mode="json", exclude_none=True) for tool in command.tools or ()]
-        spec = Spec(inputs, model.name, dict(command.params or {}), tools, command.response_format)
-        body: dict[str, Any] = {"input": inputs, "model": model.name, "author": author}
-        if command.again is not None:
-            body["again"] = command.again
-        request = AcceptRequest(
-            key=key,
-            nonce=new_nonce(),
-            digest=digest_of(command),
-            body=orjson.dumps(body),
-            spec=spec.to_json(),
-            cancelled_body=cancelled_before_start(model.name, {} if model.price is None else {model.name: model.price}),
-            parent=parent,
-            on_busy=command.on_busy,
-            author=author,
-            cancel_after_ms=(command.cancel_after_ms or 0) if command.on_disconnect == "cancel" else None,
-            preview=_preview_of(inputs),
+    def _limited(self, claim: Claim, accepted: Accepted) -> Refused:
+        limited = claim.limited(accepted)
+        self._quotas.tell(claim.caller, limited)
+        return Refused(
+            limited.code,
+            limited.message,
+            retry_after_ms=limited.told_after_ms,
+            upgrade_url=limited.upgrade_url if limited.code == "quota_exceeded" else None,
         )
-        return request, spec
 
     async def _ask_guard(self, request: AcceptRequest, org: str | None) -> None:
         """Raises Refused for a turn that the operator's guard refuses. One that was accepted before is none of its
@@ -296,23 +258,6 @@ class Backend:
         refusal = await self._input_check.refusal_of(proposed)
         if refusal is not None and not await self._learn(self._log.read_branch(key, 1)):
             raise Refused(refusal.code, refusal.message, retry_after_ms=refusal.retry_after_ms)
-
-    def _chosen_model(self, command: TurnCreate) -> Model:
-        name = command.model or self._default_model
-        model = self._models.get(name)
-        if model is None:
-            raise Refused("unsupported", "This server has no model of that name; welcome.models lists them.")
-        unknown = sorted(set(command.params or {}) - model.client_params)
-        if unknown:
-            allowed = ", ".join(sorted(model.client_params)) or "none"
-            raise Refused("unsupported", f"A param is not allowed for this model; allowed: {allowed}.")
-        return model
-
-    async def _earlier(self, key: TurnKey) -> StoredTurn:
-        branch = await self._learn(self._log.read_branch(key, 1))
-        if not branch:
-            raise Refused("not_found", "The turn to answer again does not exist.")
-        return branch[0]
 
     async def _surely(self, write: Callable[[], Awaitable[Answer]]) -> Answer:
         """A write that has a nonce is safe to repeat: its answer is the same."""
@@ -361,13 +306,6 @@ def _no_session() -> Refused:
 
 def _store_full() -> Refused:
     return Refused("overloaded", "The store is full.", retry_after_ms=STORE_FULL_MS)
-
-
-def _preview_of(inputs: Sequence[Mapping[str, Any]]) -> str:
-    """How the first text among the inputs begins, whitespace collapsed."""
-    text = next((str(part["text"]) for part in inputs if part["type"] == "text"), "")
-    # A word has a character at least, so more words than these are not looked at.
-    return " ".join(text.split(maxsplit=PREVIEW_CHARS))[:PREVIEW_CHARS]
 
 
 def _opened(

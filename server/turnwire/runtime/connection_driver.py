@@ -25,7 +25,9 @@ from turnwire.core.connection import (
     reply,
 )
 from turnwire.ports import Authenticator, Clock, Failure, Identity, SessionKey
-from turnwire.runtime.backend import Backend, Created, Refused, Unlearned
+from turnwire.runtime.backend import Backend
+from turnwire.runtime.quotas import Caller, Quotas
+from turnwire.runtime.refusals import Refused, Unlearned
 from turnwire.runtime.sender import Cursor, Gone, OpenCursor, Sender, Socket
 from turnwire.runtime.session_hub import Feed, SessionHub
 from turnwire_protocol.codec import Codec, FrameRefused
@@ -52,7 +54,8 @@ class DriverLimits:
 class ConnectionDriver:
     """One connection, from its handshake to its end. `run` returns when it is over.
 
-    `token` came with the handshake, and counts where `hello` has none.
+    `token` came with the handshake, and counts where `hello` has none. `address` is where it came from, "" where that
+    is not known.
     """
 
     def __init__(
@@ -64,11 +67,14 @@ class ConnectionDriver:
         backend: Backend,
         hub: SessionHub,
         authenticator: Authenticator,
+        quotas: Quotas,
         greeting: Greeting,
         clock: Clock,
         limits: DriverLimits,
         token: str | None = None,
+        address: str = "",
     ) -> None:
+        self._connection = connection
         self._socket = socket
         self._codec = codec
         self._backend = backend
@@ -77,7 +83,10 @@ class ConnectionDriver:
         self._clock = clock
         self._limits = limits
         self._token = token
+        self._address = address
+        self._quotas = quotas
         self._identity: Identity | None = None
+        self._caller: Caller | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at_ms: int | None = None
         self._core = Connection(connection, greeting, clock.monotonic_ms())
@@ -118,6 +127,7 @@ class ConnectionDriver:
                 await asyncio.wait((self._working,))
             for cursor in list(self._cursors.values()):
                 await self._leave(cursor)
+            await self._quotas.leave(self._connection)
             self.over.set_result(None)
         for outcome in outcomes:
             if isinstance(outcome, Exception):
@@ -218,12 +228,21 @@ class ConnectionDriver:
             self._working = None
 
     async def _authenticate(self, effect: Authenticate) -> None:
+        limited, left = None, None
         try:
             grant = await self._identify(self._token if effect.token is None else effect.token)
+            caller = self._caller
+            if grant is not None and caller is not None:
+                limited = await self._quotas.enter(caller, self._connection)
+                left = await self._quotas.left(caller) if limited is None else None
         except Failure:
             self._carry_out(self._core.fail(CloseCode.INTERNAL, "internal", STORE_AWAY))
             return
-        self._carry_out(self._core.authenticated(grant, self._clock.monotonic_ms()))
+        if limited is not None and caller is not None:
+            self._quotas.tell(caller, limited)
+            self._carry_out(self._core.crowded(limited.message, limited.told_after_ms))
+            return
+        self._carry_out(self._core.authenticated(grant, self._clock.monotonic_ms(), left))
         self._set_timer()
 
     async def _identify(self, token: str | None) -> Grant | None:
@@ -233,6 +252,7 @@ class ConnectionDriver:
             return None
         if self._core.user in ("", identity.user):  # another user's closes the connection
             self._identity = identity
+            self._caller = self._quotas.caller(identity, self._address)
         ends_ms = None
         if identity.expires_at is not None:
             ends_ms = self._clock.monotonic_ms() + identity.expires_at - self._clock.now_ms()
@@ -269,7 +289,13 @@ class ConnectionDriver:
                     await self._backend.respond(self._core.user, self._core.user, command)
                     self._push(reply("ack", command, session=command.session, turn=command.turn))
         except Refused as refused:
-            frame = error_frame(refused.code, refused.message, command=command, retry_after_ms=refused.retry_after_ms)
+            frame = error_frame(
+                refused.code,
+                refused.message,
+                command=command,
+                retry_after_ms=refused.retry_after_ms,
+                upgrade_url=refused.upgrade_url,
+            )
             self._push(frame)
         except (Unlearned, Failure):
             self._carry_out(self._core.fail(CloseCode.INTERNAL, "internal", STORE_AWAY, command))
@@ -282,14 +308,16 @@ class ConnectionDriver:
         self._push(OpenCursor(cursor, feed, opening))
 
     async def _create(self, command: TurnCreate) -> None:
+        caller = self._caller
+        assert caller is not None  # noqa: S101 - for the type checker: commands wait until the client is known
         if command.session in self._cursors:
-            created = await self._create_turn(command)
+            created = await self._backend.create_turn(caller, command)
         else:
             await self._sender.openings_sent()
             # The cursor is put on the session first, so that nothing of the turn has to be read back for it.
             cursor, feed = await self._join(command.session, self._limits.history)
             try:
-                created = await self._create_turn(command)
+                created = await self._backend.create_turn(caller, command)
                 opening = await self._backend.open_at(cursor.key, created.gen, created.seq - 1, cursor.history)
             except BaseException:
                 await self._leave(cursor)
@@ -305,12 +333,9 @@ class ConnectionDriver:
                 turn=command.turn,
                 seq=created.seq,
                 duplicate=created.duplicate,
+                left=None if created.left is None else created.left.model_dump(exclude_none=True),
             )
         )
-
-    async def _create_turn(self, command: TurnCreate) -> Created:
-        org = None if self._identity is None else self._identity.org
-        return await self._backend.create_turn(self._core.user, self._core.user, command, org=org)
 
     async def _join(self, session: str, history: int) -> tuple[Cursor, Feed]:
         """A new cursor in place of any old one; it sends nothing until its opening is through."""

@@ -21,7 +21,7 @@ from typing import Final
 import structlog
 
 from turnwire.core.entries import Entry, Event, Logged
-from turnwire.ports import AcceptRequest, Appended, Batch, Clock, Failure, SessionKey, SessionLog
+from turnwire.ports import AcceptRequest, Appended, Batch, Clock, Failure, SessionKey, SessionLog, TurnKey
 from turnwire.runtime.writer import Writer
 
 BATCHES_MAX: Final = 256
@@ -44,12 +44,16 @@ _log = structlog.get_logger(__name__)
 class Journal:
     """Collects what the writers have and appends it.
 
-    `grace_ms` is how long a producer goes on while the store does not answer.
+    `look_at` is told of a turn that stands in the way of one that is put back: if nobody has its end any more, somebody
+    has to write one. `grace_ms` is how long a producer goes on while the store does not answer.
     """
 
-    def __init__(self, log: SessionLog, feed: Feed, clock: Clock, *, grace_ms: int) -> None:
+    def __init__(
+        self, log: SessionLog, feed: Feed, look_at: Callable[[TurnKey], Awaitable[None]], clock: Clock, *, grace_ms: int
+    ) -> None:
         self._log = log
         self._feed = feed
+        self._look_at = look_at
         self._clock = clock
         self._grace_ms = grace_ms
         self._seals = _Pipeline(log.seal_many, self._settle)
@@ -78,7 +82,7 @@ class Journal:
 
     def _settle(self, writer: Writer, batch: Batch, answer: Appended) -> None:
         """Tell a writer, and the hub, what became of its batch."""
-        if answer.result == "lost" and writer.can_be_put_back:
+        if writer.was_lost(answer) and writer.can_be_put_back:
             self.put_back(writer)
             return
         writer.settle(batch, answer, self._clock.monotonic_ms())
@@ -118,6 +122,8 @@ class Journal:
                     self._feed(writer.key.session_key, accepted.gen, accepted.logged)
                     writer.resume()
                     return
+                if result == "busy" and accepted.active is not None:
+                    await self._look_at(writer.key.session_key.turn(accepted.active))
             if result not in ("away", "busy") or self._clock.monotonic_ms() - since_ms > self._grace_ms:
                 _log.warning("not_put_back", turn=writer.key.turn, why=result)
                 writer.leave("gone" if result == "deleted" else "lost")

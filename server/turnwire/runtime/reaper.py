@@ -44,7 +44,7 @@ class Reaper:
                 await self.sweep()
             except Failure as failure:
                 _log.warning("sweep_failed", kind=failure.kind)
-            await asyncio.sleep(self._sweep_ms * random.uniform(0.75, 1.25) / 1000)
+            await asyncio.sleep(self._sweep_ms * random.uniform(0.75, 1.25) / 1000)  # noqa: S311 - a jitter is no secret
 
     async def sweep(self) -> None:
         overdue = await self._log.overdue_turns(SWEEP_TURNS_MAX)

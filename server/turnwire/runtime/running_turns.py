@@ -32,6 +32,7 @@ from turnwire.ports import (
     TurnKey,
 )
 from turnwire.runtime.journal import Journal
+from turnwire.runtime.quotas import Quotas
 from turnwire.runtime.turn_runner import Spec, TurnRunner
 from turnwire.runtime.upstreams import Upstreams
 from turnwire.runtime.writer import Ending, Writer
@@ -58,6 +59,7 @@ class RunningTurns:
         log: SessionLog,
         journal: Journal,
         models: Mapping[str, Model],
+        quotas: Quotas,
         clock: Clock,
         *,
         renew_ms: int,
@@ -66,6 +68,7 @@ class RunningTurns:
         self._log = log
         self._journal = journal
         self._models = models
+        self._quotas = quotas
         self._upstreams = Upstreams()
         self._prices = {model.name: model.price for model in models.values() if model.price is not None}
         self._clock = clock
@@ -192,12 +195,13 @@ class RunningTurns:
         for writer, answer in zip(writers, await self._renewed(writers), strict=True):
             if answer.cancel_by is not None:
                 writer.tell("cancel", answer.cancel_by)
-            elif answer.result == "lost":
+            elif writer.was_lost(answer):
                 writer.probe()  # whose answer says so to the journal
             elif answer.result in ("fenced", "gone"):
                 writer.tell(answer.result)
             elif answer.result == "ok":
                 await self._stop_if_unwatched(writer, answer.unwatched_ms)
+        await self._quotas.hold([(writer.key, writer.request.counted) for writer in writers])
 
     async def _put_back(self) -> None:
         """The store's history has changed: see what it lacks of the turns that run here, and of those that ended."""
@@ -208,7 +212,7 @@ class RunningTurns:
         for writer, answer in zip(writers, await self._renewed(writers), strict=True):
             if answer.result == "away":
                 return  # asked again with the next renewal
-            if answer.result in ("ok", "lost"):
+            if answer.result == "ok" or writer.was_lost(answer):
                 writer.probe()
             elif answer.result != "sealed":  # what is in may yet be lost by another change
                 self._journal.forget(writer)
@@ -259,9 +263,9 @@ class RunningTurns:
         """End a taken turn that is not to be run (again)."""
         if what == "cancelled":
             entries = turn.done("cancelled", self._clock.monotonic_ms(), upstream_stopped=False)
-            return await writer.end(Ending(entries, Seal("done", turn.record())))
+            return await writer.end(Ending(entries, Seal("done", turn.record(), turn.used_up)))
         entries = turn.failed(TAKEOVER_ERRORS[what])
-        return await writer.end(Ending(entries, Seal("error", turn.record())))
+        return await writer.end(Ending(entries, Seal("error", turn.record(), turn.used_up)))
 
     def _spawn(self, key: TurnKey, writer: Writer, work: Coroutine[Any, Any, Appended | None]) -> None:
         self._writers[key] = writer
@@ -281,5 +285,9 @@ class RunningTurns:
                     del self._sessions[key.session_key]
             if not self._writers:
                 self._idle.set()
-        if answer is not None and answer.next is not None:
+        if answer is None:
+            return
+        if answer.next is not None:
             await self.take_quietly(TurnKey(key.owner, key.session, answer.next))
+        if answer.result in ("ok", "dup") and (used := writer.used_up) is not None:
+            await self._quotas.settle(key, writer.request.counted, used)

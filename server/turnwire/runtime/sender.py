@@ -110,6 +110,7 @@ class Sender:
         self._wake = asyncio.Event()
         self._no_opening = asyncio.Event()
         self._no_opening.set()
+        self._over = False
 
     async def openings_sent(self) -> None:
         """Wait until no opening is left to send: a snapshot may be large, so a client that does not read has one at
@@ -118,7 +119,9 @@ class Sender:
 
     def push(self, item: Frame | OpenCursor | Close) -> bool:
         """Put something into the outbox. False when it is full: the client sends but does not read, so it is closed;
-        what it is owed it can have after it has come back."""
+        what it is owed it can have after it has come back. False also when nothing is sent any more."""
+        if self._over:
+            return False
         whole = len(self._outbox) < OUTBOX_FRAMES_MAX or isinstance(item, Close)
         if not whole:
             self._outbox.clear()
@@ -162,6 +165,8 @@ class Sender:
         except Gone:
             return
         finally:
+            # Commands that were under way may still put openings in, and whoever waits for these would wait for ever.
+            self._over = True
             self._no_opening.set()
 
     # --- cursors --------------------------------------------------------------------------------------------------

@@ -241,7 +241,7 @@ class TurnRunner:
         return Ending(self.turn.failed(error), self._seal("error"))
 
     def _seal(self, state: Any) -> Seal:
-        return Seal(state, self.turn.record())
+        return Seal(state, self.turn.record(), self.turn.used_up)
 
 
 def has_images(inputs: Sequence[Mapping[str, Any]]) -> bool:

@@ -18,7 +18,8 @@ from typing import Final, Literal
 
 from turnwire.core.entries import Delta, Entry, Event
 from turnwire.core.merge import join, may_join, merge
-from turnwire.ports import AcceptRequest, Appended, Batch, Seal, TurnKey
+from turnwire.core.quotas import Used
+from turnwire.ports import AcceptRequest, Appended, Batch, Renewed, Seal, TurnKey
 
 ENTRIES_MAX: Final = 512
 """Entries in one batch, so that one turn cannot make a script long."""
@@ -130,6 +131,12 @@ class Writer:
         """Whether its producer is beyond all its own deadlines: its lease is left to run out."""
         return self.hung_at_ms is not None and now_ms > self.hung_at_ms
 
+    @property
+    def used_up(self) -> Used | None:
+        """What the turn has used, once this writer has ended it."""
+        seal = None if self._ending is None else self._ending.seal
+        return None if seal is None else seal.used
+
     # --- for the journal ------------------------------------------------------------------------------------------
 
     @property
@@ -143,6 +150,12 @@ class Writer:
     def can_be_put_back(self) -> bool:
         """A turn that has asked is not: the answers to its asks, which are not this writer's, would be missing."""
         return not any(isinstance(entry, Event) and entry.type == "turn.asked" for entry in self._written)
+
+    def was_lost(self, answer: Appended | Renewed) -> bool:
+        """Whether the store has lost the turn, or that this writer took it: then it is to be put back."""
+        if answer.result == "fenced":
+            return answer.holder is not None and answer.holder == self.request.taken_from
+        return answer.result == "lost"
 
     @property
     def weight(self) -> int:

@@ -23,6 +23,7 @@ from turnwire.settings.model_tables import (
     RecordedSettings,
     RetrySettings,
 )
+from turnwire.settings.plans import PlanChoices
 from turnwire_protocol import limits
 
 STORE_SCHEMES: Final = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel")
@@ -152,7 +153,7 @@ def demo_tables() -> dict[str, ModelSettings]:
     }
 
 
-class Settings(AuthSettings, DoorSettings, GuardSettings):
+class Settings(AuthSettings, DoorSettings, PlanChoices, GuardSettings):
     """All settings of one node. `models` holds what clients may choose; the first of them is the default."""
 
     host: Annotated[str, StringConstraints(min_length=1)] = "127.0.0.1"
@@ -227,6 +228,13 @@ class Settings(AuthSettings, DoorSettings, GuardSettings):
                 f"{named('sweep_ms')} is {self.sweep_ms}, but must be at most a third of {named('lease_ms')}, which is "
                 f"{self.lease_ms}: a node that looks so rarely cannot tell a store that was away from a node that died."
             )
+        for name in ("user_plan", "org_plan", "address_plan"):
+            chosen: str | None = getattr(self, name)
+            if chosen is not None and chosen not in self.plans:
+                known = ", ".join(self.plans) or "none yet"
+                raise ValueError(
+                    f"{named(name)} is {chosen!r}, but must name a [plans.NAME] table; there are: {known}."
+                )
         if self.input_bytes_max > self.command_bytes_max:
             raise ValueError(
                 f"{named('input_bytes_max')} is {self.input_bytes_max}, but must be at most "
@@ -243,6 +251,8 @@ class Settings(AuthSettings, DoorSettings, GuardSettings):
         del shown["store"]["url_env"]
         shown["auth"]["secret"] = None if self.jwt_secret is None else "***"
         del shown["auth"]["secret_env"]
+        if self.plans:
+            shown["plans"] = {name: table.model_dump(exclude_none=True) for name, table in self.plans.items()}
         shown["models"]["default"] = next(iter(self.models))
         for name, table in self.models.items():
             unused = {"base_url"} if table.provider == "demo" else set[str]()
@@ -264,6 +274,7 @@ PLACES: Final[dict[str, tuple[str, str]]] = {
     "trusted_proxies": ("server", "trusted_proxies"),
     **{name: ("limits", name) for name in ("connections_max", "connections_per_address_max", "accepts_per_s")},
     **{name: ("limits", name) for name in ("command_bytes_max", "input_bytes_max", "input_wait_ms")},
+    **{name: ("limits", name) for name in ("user_plan", "org_plan", "address_plan")},
     **{name: ("limits", name) for name in ("input_guard", "input_guard_ms", "input_guard_fails")},
     "model": ("models", "default"),
     "demo_models": ("models", "demo_models"),

@@ -9,6 +9,7 @@ from typing import Any, Final, cast
 
 from pydantic import SecretStr
 
+from turnwire.settings.plans import PlanSettings
 from turnwire.settings.sentences import SettingsError, nearest, validated
 from turnwire.settings.shapes import (
     ANTHROPIC_URL,
@@ -63,6 +64,7 @@ def load(
     _refuse_unknown_variables(given, file.variables)
     for name in SECRET_NAMES & values.keys():
         values[name] = SecretStr(str(values[name]))
+    values["plans"] = {name: _plan(name, table) for name, table in file.plans.items()}
     settings = validated(Settings, values, lambda steps: named(steps[0]) if steps else "")
     return settings.model_copy(update={"models": _models(settings, file.tables, given)})
 
@@ -72,10 +74,11 @@ def load(
 
 @dataclass(slots=True)
 class _File:
-    """What a file says: plain settings by field name, model tables, and the variables that it names."""
+    """What a file says: plain settings by field name, tables of models and plans, and the variables that it names."""
 
     values: dict[str, Any] = field(default_factory=dict[str, Any])
     tables: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
+    plans: dict[str, Any] = field(default_factory=dict[str, Any])
     variables: set[str] = field(default_factory=set[str])
 
 
@@ -91,12 +94,23 @@ def _read_file(path: Path | None, given: Mapping[str, str]) -> _File:
         raise SettingsError(f"{path} cannot be read ({error.strerror}); --config or TURNWIRE_CONFIG name it.") from None
     except ValueError as error:
         raise SettingsError(f"{path} is not valid TOML: {error}.") from None
-    sections = sorted({section for section, _ in PLACES.values()})
+    sections = sorted({section for section, _ in PLACES.values()} | {"plans"})
     for section, table in content.items():
         if section not in sections or not isinstance(table, dict):
             raise SettingsError(f"{path} has {section}, which is no section; {nearest(section, sections)}")
-        _read_section(file, section, cast("dict[str, Any]", table), given)
+        if section == "plans":
+            file.plans = cast("dict[str, Any]", table)
+        else:
+            _read_section(file, section, cast("dict[str, Any]", table), given)
     return file
+
+
+def _plan(name: str, table: Any) -> PlanSettings:
+    if not isinstance(table, dict):
+        raise SettingsError(f"[plans] {name} is no table: a plan is one, as in [plans.{name}].")
+    if not 0 < len(name) <= limits.NAME_CHARS_MAX:
+        raise SettingsError(f"[plans.{name[:16]}…] must have a name of 1 to {limits.NAME_CHARS_MAX} characters.")
+    return validated(PlanSettings, cast("dict[str, Any]", table), lambda steps: f"[plans.{name}] {'.'.join(steps)}")
 
 
 def _read_section(file: _File, section: str, table: dict[str, Any], given: Mapping[str, str]) -> None:

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
 from turnwire.ports import Failure
-from turnwire.runtime.backend import Refused, Unlearned
+from turnwire.runtime.refusals import Refused, Unlearned
 from turnwire.transports.bearer import TOKEN_PARAMETERS
 from turnwire.transports.problems import Problem
 from turnwire_protocol.codes import ErrorCode
@@ -29,7 +29,12 @@ CallCheck = Callable[[str | None, str | None], bool]
 
 STORE_AWAY_MS: Final = 1_000
 
-_STATUSES: Final[dict[ErrorCode, int]] = {"not_found": 404, "overloaded": 503}
+_STATUSES: Final[dict[ErrorCode, int]] = {
+    "not_found": 404,
+    "overloaded": 503,
+    "rate_limited": 429,
+    "quota_exceeded": 402,
+}
 """Of what the backend refuses; anything else is a call that cannot be carried out as it is."""
 
 _HEADERS: Final = {"cache-control": "no-store", "x-content-type-options": "nosniff", "vary": "Origin"}
@@ -93,7 +98,7 @@ _FOREIGN: Final = (
 )
 
 _NO_TOKEN_THERE: Final = (
-    "A token must not stand in the address, which ends up in logs: send it in the header Authorization, as Bearer."
+    "A token must not stand in the address, which ends up in logs: send it in the header Authorization, as Bearer."  # noqa: S105 - a sentence
 )
 
 
@@ -108,7 +113,13 @@ def _problem_of(error: Exception) -> Problem:
         return error
     if isinstance(error, Refused):
         status = _STATUSES.get(error.code, 400)
-        return Problem(status, error.code, error.message, retry_after_ms=error.retry_after_ms)
+        return Problem(
+            status,
+            error.code,
+            error.message,
+            retry_after_ms=error.retry_after_ms,
+            upgrade_url=error.upgrade_url,
+        )
     if isinstance(error, Unlearned | Failure):
         text = "The store did not answer; send this again."
         return Problem(503, "overloaded", text, retry_after_ms=STORE_AWAY_MS)

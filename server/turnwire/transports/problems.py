@@ -25,6 +25,7 @@ class Problem(Exception):
         detail: str,
         *,
         retry_after_ms: int | None = None,
+        upgrade_url: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(f"{status} {code}")
@@ -32,6 +33,7 @@ class Problem(Exception):
         self.code: ErrorCode = code
         self.detail = detail
         self.retry_after_ms = retry_after_ms
+        self.upgrade_url = upgrade_url
         self.headers = dict(headers or {})
 
     def response(self) -> Response:
@@ -48,4 +50,6 @@ class Problem(Exception):
         if self.retry_after_ms is not None:
             body["retry_after_ms"] = self.retry_after_ms
             headers["retry-after"] = str(-(-self.retry_after_ms // 1000))
+        if self.upgrade_url is not None:
+            body["upgrade_url"] = self.upgrade_url
         return Response(orjson.dumps(body), self.status, headers, MEDIA_TYPE)

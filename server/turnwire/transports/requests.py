@@ -25,11 +25,16 @@ async def identified(request: Request, authenticator: Authenticator, scope: Scop
     """Whose bearer token the request has, if it may do what `scope` says. Raises Problem, Failure."""
     identity = await authenticator.identify(bearer_token(request.headers.getlist("authorization")))
     if identity is None:
-        text = "Say who you are: with the header Authorization, as Bearer and a token of yours that is valid."
-        raise Problem(401, "unauthenticated", text, headers={"www-authenticate": "Bearer"})
+        raise nobodys()
     if scope not in identity.scopes:
         raise Problem(403, "forbidden", f"The token does not allow this call: it lacks the scope {scope}.")
     return identity
+
+
+def nobodys() -> Problem:
+    """The answer to a token that is nobody's, or not any more."""
+    text = "Say who you are: with the header Authorization, as Bearer and a token of yours that is valid."
+    return Problem(401, "unauthenticated", text, headers={"www-authenticate": "Bearer"})
 
 
 def only_parameter(request: Request, name: str) -> str | None:

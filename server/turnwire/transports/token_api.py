@@ -8,8 +8,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from turnwire.ports import Authenticator, TokenMint
-from turnwire.transports.requests import identified, json_answer, valid_body
+from turnwire.ports import Authenticator, Bearer, TokenMint
+from turnwire.transports.requests import identified, json_answer, nobodys, valid_body
 from turnwire_protocol.at_rest import TokenEnd, TokenRequest
 
 
@@ -29,8 +29,10 @@ class TokenApi:
     async def _make(self, request: Request) -> Response:
         by = await identified(request, self._authenticator, "tokens")
         wanted = await valid_body(request, TokenRequest)
-        org = by.org if wanted.org is None else wanted.org
-        minted = await self._mint.mint(by, wanted.user, org, frozenset(wanted.scopes), wanted.ttl_ms)
+        bearer = Bearer(wanted.user, by.org if wanted.org is None else wanted.org, wanted.plan, wanted.org_plan)
+        minted = await self._mint.mint(by, bearer, frozenset(wanted.scopes), wanted.ttl_ms)
+        if minted is None:
+            raise nobodys()
         return json_answer({"token": minted.token, "user": wanted.user, "expires_at": minted.expires_at}, 201)
 
     async def _end(self, request: Request) -> Response:

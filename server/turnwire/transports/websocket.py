@@ -27,8 +27,8 @@ SUBPROTOCOL_CHARS_MAX: Final = 128
 WaitForTurn = Callable[[asyncio.Transport], Awaitable[int]]
 """Returns 0 when it is this handshake's turn, else in how many ms it could be."""
 
-MakeDriver = Callable[[Socket, Codec, str | None], ConnectionDriver]
-"""Of a socket, its encoding, and the token that came with the handshake."""
+MakeDriver = Callable[[Socket, Codec, str | None, str], ConnectionDriver]
+"""Of a socket, its encoding, the token that came with the handshake, and the address that it counts for."""
 OriginCheck = Callable[[str | None, str | None], bool]
 """Whether a page of this Origin may connect to this Host."""
 
@@ -63,7 +63,8 @@ class WebSocketEndpoint:
             return
         token = offered_token(scope["subprotocols"]) or bearer_token(_values(scope, b"authorization"))
         await send({"type": "websocket.accept", "subprotocol": subprotocol})
-        driver = self._make_driver(AsgiSocket(protocol, codec or JSON, receive, send), codec or JSON, token)
+        wire = AsgiSocket(protocol, codec or JSON, receive, send)
+        driver = self._make_driver(wire, codec or JSON, token, protocol.address)
         self.connections.add(driver)
         try:
             await driver.run()

@@ -89,9 +89,10 @@ class Appends:
         idle_ms = self._idle_ms
         if batch.seal is not None:
             terminal = entries[-1]
-            assert isinstance(terminal, Event)
+            assert isinstance(terminal, Event)  # noqa: S101 - for the type checker: a seal comes with its terminal
             tail = (batch.seal.state, batch.seal.record, terminal.type, terminal.body, idle_ms)
-            return scripts.SEAL.command(keys, (*head, *packed(entries), *tail))
+            used = (str(batch.seal.used.tokens), str(batch.seal.used.nano_usd))
+            return scripts.SEAL.command(keys, (*head, *packed(entries), *tail, *used))
         asked = [
             entry.fields["request"] for entry in entries if isinstance(entry, Event) and entry.type == "turn.asked"
         ]

@@ -13,20 +13,55 @@ from functools import lru_cache
 from typing import Final
 from urllib.parse import quote, unquote
 
+from turnwire.core.quotas import SubjectKind
 from turnwire.ports import SessionKey, TurnKey
 
 PARTITIONS: Final = 256
 
 _LEASES: Final = tuple(f"tw:{{{number:02x}}}.leases" for number in range(PARTITIONS))
 _IDLE: Final = tuple(f"tw:{{{number:02x}}}.idle" for number in range(PARTITIONS))
+_UNSETTLED: Final = tuple(f"tw:{{{number:02x}}}.unsettled" for number in range(PARTITIONS))
 
 
 @lru_cache(maxsize=16_384)
 def _owner(owner: str) -> tuple[str, str, str]:
     """Prefix of the owner's keys, and the lease and idle index of its partition."""
     name = quote(owner, safe="", errors="surrogatepass")
-    partition = zlib.crc32(name.encode()) % PARTITIONS
+    partition = _partition(name)
     return f"tw:{{{partition:02x}}}:{name}:", _LEASES[partition], _IDLE[partition]
+
+
+def _partition(name: str) -> int:
+    return zlib.crc32(name.encode()) % PARTITIONS
+
+
+@lru_cache(maxsize=16_384)
+def _subject(kind: SubjectKind, name: str) -> str:
+    """Prefix of the keys that count what somebody uses. A user's stand among the user's own."""
+    if kind == "user":
+        return _owner(name)[0] + ":"
+    quoted = quote(name, safe="", errors="surrogatepass")
+    return f"tw:{{{_partition(quoted):02x}}}.{kind}:{quoted}:"
+
+
+def quota_keys(kind: SubjectKind, name: str) -> tuple[str, str, str]:
+    """What is used, the turns that run, and the open claims."""
+    prefix = _subject(kind, name)
+    return prefix + "quota", prefix + "running", prefix + "claims"
+
+
+def connections_name(kind: SubjectKind, name: str) -> str:
+    """The connections of a user, an organisation or an address."""
+    return _subject(kind, name) + "connections"
+
+
+def unsettled_name(owner: str) -> str:
+    """The partition's turns that are over and whose claims on others' quotas may still be open."""
+    return _UNSETTLED[_partition(quote(owner, safe="", errors="surrogatepass"))]
+
+
+def unsettled_indexes() -> Sequence[str]:
+    return _UNSETTLED
 
 
 def session_name(key: SessionKey) -> str:
@@ -65,7 +100,8 @@ def cancels_name(owner: str) -> str:
 def beside_sessions(owner: str) -> Sequence[str]:
     """All keys of an owner but those of sessions and the list of these, which is gone when they are. Erasing the owner
     removes them: who adds a key of owners adds it here."""
-    return (cancels_name(owner),)
+    quota, running, _ = quota_keys("user", owner)
+    return cancels_name(owner), quota, running, connections_name("user", owner)
 
 
 def idle_name(owner: str) -> str:
@@ -84,6 +120,11 @@ def idle_indexes() -> Sequence[str]:
 def node_channel(node: str) -> str:
     """Where a node hears that a turn of its own is to stop."""
     return f"tw:node:{node}"
+
+
+def turn_member(key: TurnKey) -> str:
+    """A turn as the indexes name it."""
+    return f"{quote(key.owner, safe='', errors='surrogatepass')}:{key.session}:{key.turn}"
 
 
 def turn_of_member(member: bytes) -> TurnKey:

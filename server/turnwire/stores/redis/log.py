@@ -44,6 +44,7 @@ from turnwire.ports import Failure
 from turnwire.stores.redis import scripts
 from turnwire.stores.redis.address import StartError
 from turnwire.stores.redis.appends import Appends
+from turnwire.stores.redis.counted import counted_arguments
 from turnwire.stores.redis.keys import (
     beside_sessions,
     cancels_name,
@@ -103,6 +104,9 @@ class LogLimits:
     settle_ms: int = 12_000
     """After a change of the store's history, and after this node came up: how long others may take to put back what
     was lost."""
+    readers_settle_ms: int = 15_000
+    """The same for what is shown: a turn that runs is put back only behind the end of the one before it, which nobody
+    may have any more, so that somebody has to write one after `settle_ms`."""
 
 
 class RedisSessionLog:
@@ -163,11 +167,15 @@ class RedisSessionLog:
 
     @property
     def recovering(self) -> bool:
-        return self._link.history_changed and self.unsettled
+        return self._link.history_changed and self._history_age_ms < self._limits.settle_ms
 
     @property
     def unsettled(self) -> bool:
-        return time.monotonic() - self._link.history_since < self._limits.settle_ms / 1000
+        return self._history_age_ms < self._limits.readers_settle_ms
+
+    @property
+    def _history_age_ms(self) -> float:
+        return (time.monotonic() - self._link.history_since) * 1000
 
     # --- writing --------------------------------------------------------------------------------------------------
 
@@ -200,6 +208,8 @@ class RedisSessionLog:
                     limits.idle_ms,
                     request.preview,
                     "put_back" if request.put_back else "",
+                    *counted_arguments(request.counted),
+                    request.taken_from or "",
                 ],
             )
         )

@@ -140,7 +140,7 @@ class NudgeReader:
                 await self._ready.wait()
         except TimeoutError as error:
             raise Failure("store_away", "no connection to subscribe by") from error
-        assert self._wire is not None
+        assert self._wire is not None  # noqa: S101 - for the type checker: whoever says ready has set it
         return self._wire
 
     async def _subscribe_all(self) -> None:
@@ -166,7 +166,7 @@ class NudgeReader:
                 failures += 1
                 _log.warning("nudges_away", detail=failure.detail, failures=failures)
                 wait_ms = BACKOFF_MS[min(failures, len(BACKOFF_MS)) - 1]
-                await asyncio.sleep(wait_ms * random.uniform(0.5, 1) / 1000)
+                await asyncio.sleep(wait_ms * random.uniform(0.5, 1) / 1000)  # noqa: S311 - a jitter is no secret
                 continue
             failures = 0
             self._reset = True

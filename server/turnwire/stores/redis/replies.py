@@ -30,6 +30,7 @@ from turnwire.core.log_values import (
     TurnPage,
     Updated,
 )
+from turnwire.stores.redis.counted import counted_of, left_of, limit_of
 from turnwire.stores.redis.records import answers_of, logged_of, turn_of
 
 AppendResult = Literal["ok", "dup", "gone", "lost", "fenced", "sealed", "regressed"]
@@ -53,8 +54,21 @@ def accepted_of(reply: Sequence[Any]) -> Accepted:
     result = reply[0].decode()
     if len(reply) == 1:
         return Accepted(result)
-    _, gen, seq, parent, entries, interrupted, following = reply
-    return Accepted(result, gen.decode(), seq, _text(parent), logged_of(entries), _text(interrupted), _text(following))
+    if result == "busy":
+        return Accepted(result, active=_text(reply[1]))
+    if result == "limited":
+        return Accepted(result, limit=limit_of(reply[1]), retry_after_ms=reply[2])
+    _, gen, seq, parent, entries, interrupted, following, left = reply
+    return Accepted(
+        result,
+        gen.decode(),
+        seq,
+        _text(parent),
+        logged_of(entries),
+        _text(interrupted),
+        _text(following),
+        left=left_of(left),
+    )
 
 
 def appended_of(reply: Sequence[Any]) -> Appended:
@@ -64,6 +78,8 @@ def appended_of(reply: Sequence[Any]) -> Appended:
             return Appended(result)
         case 2:
             return Appended(result, reply[1].decode())
+        case 3 if result == "fenced":
+            return Appended(result, reply[1].decode(), holder=_text(reply[2]))
         case 3:
             return Appended(result, reply[1].decode(), counter=reply[2])
         case 6:
@@ -76,7 +92,13 @@ def appended_of(reply: Sequence[Any]) -> Appended:
 
 def renewed_of(reply: Sequence[Any]) -> Renewed:
     result = reply[0].decode()
-    return Renewed(result) if len(reply) == 1 else Renewed(result, _text(reply[1]), reply[2])
+    match len(reply):
+        case 1:
+            return Renewed(result)
+        case 2:
+            return Renewed(result, holder=_text(reply[1]))
+        case _:
+            return Renewed(result, _text(reply[1]), reply[2])
 
 
 def taken_of(key: TurnKey, nonce: str, reply: Sequence[Any], entries: Sequence[Logged]) -> Taken:
@@ -85,7 +107,7 @@ def taken_of(key: TurnKey, nonce: str, reply: Sequence[Any], entries: Sequence[L
     if result != "taken":
         return Taken(result, reply[1].decode() if len(reply) > 1 else "")
     _, gen, state, counter, seq, at, takes, cancel_by, _, answers, *accepted = reply
-    digest, body, spec, cancelled_body, parent, cancel_after_ms = accepted
+    digest, body, spec, cancelled_body, parent, cancel_after_ms, *counted, taken_from = accepted
     request = AcceptRequest(
         key,
         nonce,
@@ -96,6 +118,8 @@ def taken_of(key: TurnKey, nonce: str, reply: Sequence[Any], entries: Sequence[L
         (parent.decode(),) if parent else "root",
         author=orjson.loads(body)["author"],
         cancel_after_ms=int(cancel_after_ms) if cancel_after_ms else None,
+        counted=counted_of(*counted) if counted[0] else None,
+        taken_from=_text(taken_from),
     )
     return Taken(
         result,

@@ -38,27 +38,32 @@ def _script(name: str, *shared: str) -> Script:
 
 
 APPEND: Final = _script("append_frames", "_session", "_append")
-SEAL: Final = _script("seal_turn", "_session", "_turns", "_append")
-PARK: Final = _script("park_turn", "_session", "_turns", "_append")
-ACCEPT: Final = _script("accept_turn", "_session", "_turns")
-RENEW: Final = _script("renew_lease", "_session", "_turns")
-TAKE: Final = _script("take_turn", "_session", "_turns")
-CANCEL: Final = _script("cancel_turn", "_session", "_turns")
-RESPOND: Final = _script("respond_turn", "_session", "_turns")
-LOOK_AT: Final = _script("look_at_session", "_session", "_turns")
-READ_VIEW: Final = _script("read_view", "_session", "_turns", "_views")
-READ_BRANCH: Final = _script("read_branch", "_session", "_turns", "_views")
-READ_TURNS: Final = _script("read_turns", "_session", "_turns", "_views")
+SEAL: Final = _script("seal_turn", "_session", "_quota", "_turns", "_append")
+PARK: Final = _script("park_turn", "_session", "_quota", "_turns", "_append")
+ACCEPT: Final = _script("accept_turn", "_session", "_quota", "_turns")
+RENEW: Final = _script("renew_lease", "_session", "_quota", "_turns")
+TAKE: Final = _script("take_turn", "_session", "_quota", "_turns")
+CANCEL: Final = _script("cancel_turn", "_session", "_quota", "_turns")
+RESPOND: Final = _script("respond_turn", "_session", "_quota", "_turns")
+LOOK_AT: Final = _script("look_at_session", "_session", "_quota", "_turns")
+READ_VIEW: Final = _script("read_view", "_session", "_quota", "_turns", "_views")
+READ_BRANCH: Final = _script("read_branch", "_session", "_quota", "_turns", "_views")
+READ_TURNS: Final = _script("read_turns", "_session", "_quota", "_turns", "_views")
 READ_SESSION: Final = _script("read_session", "_summary")
 LIST_SESSIONS: Final = _script("list_sessions", "_summary")
-UPDATE: Final = _script("update_session", "_session", "_turns", "_summary")
-DELETE: Final = _script("delete_session", "_session", "_turns", "_forget")
-EXPIRE: Final = _script("expire_session", "_session", "_turns", "_forget")
+UPDATE: Final = _script("update_session", "_session", "_quota", "_turns", "_summary")
+DELETE: Final = _script("delete_session", "_session", "_quota", "_turns", "_forget")
+EXPIRE: Final = _script("expire_session", "_session", "_quota", "_turns", "_forget")
 LIST_DUE: Final = _script("list_due")
 READ_CREDENTIALS: Final = _script("read_credentials")
 ADD_KEY: Final = _script("add_key")
 REMOVE_KEY: Final = _script("remove_key")
 END_TOKENS: Final = _script("end_tokens")
+CLAIM_QUOTA: Final = _script("claim_quota", "_quota")
+HOLD_QUOTA: Final = _script("hold_quota", "_quota")
+SETTLE_QUOTA: Final = _script("settle_quota", "_quota")
+READ_QUOTA: Final = _script("read_quota", "_quota")
+HOLD_CONNECTION: Final = _script("hold_connection")
 
 ALL: Final = (
     APPEND,
@@ -83,6 +88,11 @@ ALL: Final = (
     ADD_KEY,
     REMOVE_KEY,
     END_TOKENS,
+    CLAIM_QUOTA,
+    HOLD_QUOTA,
+    SETTLE_QUOTA,
+    READ_QUOTA,
+    HOLD_CONNECTION,
 )
 
 

@@ -1,7 +1,12 @@
--- In front of the scripts that change turns: their names, what they log, how they end.
+-- In front of the scripts that change turns, behind _quota.lua: their names, what they log, how they end.
 
 local EMPTY_RECORD = '{"parts":[]}'
+local UNSETTLED_MS = 10000
 NOW = now()
+
+-- The owner's quota and turns that run; no session has an empty name.
+local OWNER = string.match(SESSION, '^.*:')
+local QUOTA, RUNNING = OWNER .. ':quota', OWNER .. ':running'
 
 local function turn_key(turn)
   return SESSION .. ':t:' .. turn
@@ -61,6 +66,25 @@ local function touch(sessions, idle, idle_ms)
   redis.call('ZADD', idle, NOW + idle_ms, string.sub(SESSION, 9))
 end
 
+-- The turn runs, or waits for an answer: it has a place among its owner's until it ends.
+local function activate(turn)
+  redis.call('HSET', SESSION, 'active', turn)
+  redis.call('ZADD', RUNNING, '+inf', session_id() .. ':' .. turn)
+end
+
+-- Note what a turn has used that is over. What it had claimed of an organisation's or an address's quota, which are in
+-- other slots, its node settles; this says that it still has to be, in case that the node is gone.
+local function settle(turn, tokens, nano)
+  redis.call('ZREM', RUNNING, session_id() .. ':' .. turn)
+  local claim = redis.call('HMGET', turn_key(turn), 'claim_tokens', 'claim_nano', 'org', 'address')
+  if not claim[1] then return end
+  quota_settle(QUOTA, claim, tokens, nano, NOW)
+  if claim[3] ~= '' or claim[4] ~= '' then
+    local told = table.concat({member(turn), claim[3], claim[4], claim[1], claim[2], tokens, nano}, ' ')
+    redis.call('ZADD', string.sub(SESSION, 1, 7) .. '.unsettled', NOW + UNSETTLED_MS, told)
+  end
+end
+
 -- The head of the queue becomes the active turn, with a lease that nobody has. A turn in the queue that has a nonce ran
 -- out of time and is being ended by whoever took it.
 local function promote()
@@ -70,7 +94,7 @@ local function promote()
       redis.call('LREM', queue, 1, turn)
       redis.call('HSET', turn_key(turn), 'state', 'running')
       redis.call('ZADD', LEASES, 0, member(turn))
-      redis.call('HSET', SESSION, 'active', turn)
+      activate(turn)
       return turn
     end
   end
@@ -78,12 +102,14 @@ local function promote()
   return ''
 end
 
--- End a turn whose terminal is the log's newest entry. The promoted turn's name, or ''.
-local function seal(turn, state, record, kind, body)
+-- End a turn whose terminal is the log's newest entry, and which has used so many tokens and so much money. The
+-- promoted turn's name, or ''.
+local function seal(turn, state, record, kind, body, tokens, nano)
   redis.call('HSET', turn_key(turn), 'state', state, 'record', record,
     'end_type', kind, 'end_body', body, 'end_seq', HEAD, 'end_at', NOW)
   redis.call('ZREM', LEASES, member(turn))
   redis.call('LREM', SESSION .. ':queue', 1, turn)
+  settle(turn, tokens, nano)
   if ACTIVE ~= turn then return '' end
   return promote()
 end
@@ -91,7 +117,7 @@ end
 -- End a turn that never ran.
 local function seal_cancelled(turn, body)
   log_event('turn.done', turn, body)
-  seal(turn, 'done', EMPTY_RECORD, 'turn.done', body)
+  seal(turn, 'done', EMPTY_RECORD, 'turn.done', body, 0, 0)
 end
 
 -- Store that a running or parked turn is to stop, and tell its holder: `body` is turn.cancelling's. Returns who was

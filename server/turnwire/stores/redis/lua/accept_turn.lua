@@ -5,14 +5,24 @@
 -- KEYS  session, leases, turn, the owner's sessions, the owner's pending cancels, the partition's idle index
 -- ARGV  gen, turn, nonce, digest, body, spec, cancelled body, parent ('leaf', 'root' or '=turn'), on_busy, author,
 --       node, lease ms, body of turn.cancelling, cancel_after_ms or '', queue max, queue wait ms, log max, log keep,
---       idle ms, preview or '', 'put_back' for a turn that the store has lost and whose writer has it, else ''
--- Returns {result, gen, seq, parent, entries, interrupted, next}. The same nonce again is answered from what was
--- stored. What is refused ('conflict', 'busy', 'queue_full', 'deleted', 'no_parent') leaves no trace.
+--       idle ms, preview or '', 'put_back' for a turn that the store has lost and whose writer has it, else '',
+--       organisation or '', address or '', what others than the owner say of it: '' nothing, 'wait' it may but wait in
+--       the queue, 'refuse'; and of the owner's quota six limits and two of an estimate, or '' for a turn that is not
+--       counted; of a turn that is put back, who had it before its writer took it, or ''
+-- Returns {result, gen, seq, parent, entries, interrupted, next, what is left of six limits}. The same nonce again is
+-- answered from what was stored. What is refused ('conflict', 'queue_full', 'deleted', 'no_parent'; 'busy' with the
+-- active turn, 'limited' with the number of the owner's limit and a wait in ms, or 0 for another's limit) leaves no trace.
 
 local T = KEYS[3]
 local turn, nonce, digest, body, by = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[10]
 
 local put_back = ARGV[21] ~= ''
+local limits, estimate = {unpack(ARGV, 25, 30)}, {ARGV[31], ARGV[32]}
+local counted = ARGV[31] ~= ''
+
+local function left()
+  return counted and quota_left(QUOTA, RUNNING, limits, NOW) or {}
+end
 
 local function own()
   redis.call('HSET', T, 'nonce', nonce, 'node', ARGV[11], 'lease_replid', REPLID)
@@ -28,19 +38,21 @@ if known[1] then
   if known[2] == nonce then
     local last = known[3] == 'sealed' and seq + 1 or seq
     local entries = redis.call('XRANGE', LOG, known[6] .. '-0', last .. '-0')
-    return {known[3], GEN, seq, known[5], entries, known[7], known[8]}
+    return {known[3], GEN, seq, known[5], entries, known[7], known[8], left()}
   end
   if put_back then
-    local t = redis.call('HMGET', T, 'nonce', 'state')
-    if is_untaken(t[1], t[2]) then
-      if t[2] == 'queued' then return {'busy'} end
+    local t = redis.call('HMGET', T, 'nonce', 'state', 'lease_replid')
+    -- Whoever had it before has done nothing since the take was lost, so it may be taken from it again.
+    local lost_take = ARGV[33] ~= '' and t[1] == ARGV[33] and t[3] ~= REPLID and t[2] == 'running'
+    if is_untaken(t[1], t[2]) or lost_take then
+      if t[2] == 'queued' then return {'busy', ACTIVE} end
       own()
-      return {'running', GEN, seq, known[5], {}, '', ''}
+      return {'running', GEN, seq, known[5], {}, '', '', {}}
     end
-    if t[1] == nonce then return {'running', GEN, seq, known[5], {}, '', ''} end
+    if t[1] == nonce then return {'running', GEN, seq, known[5], {}, '', '', {}} end
   end
   if known[1] ~= digest then return {'conflict'} end
-  return {'duplicate', GEN, seq, known[5], {}, '', ''}
+  return {'duplicate', GEN, seq, known[5], {}, '', '', left()}
 end
 
 local parent = ''
@@ -62,8 +74,15 @@ local result = state
 if cancelled_until > NOW and not put_back then
   result = 'sealed'
 elseif state == 'queued' then
-  if ARGV[9] == 'reject' then return {'busy'} end
+  if ARGV[9] == 'reject' then return {'busy', ACTIVE} end
   if ARGV[9] == 'queue' and redis.call('LLEN', QUEUE) >= tonumber(ARGV[15]) then return {'queue_full'} end
+end
+
+if counted and not put_back and result ~= 'sealed' then
+  local runs = result == 'running'
+  if ARGV[24] == 'refuse' or (runs and ARGV[24] == 'wait') then return {'limited', 0, 0} end
+  local limit, wait = quota_refusal(QUOTA, RUNNING, limits, estimate, NOW, runs)
+  if limit then return {'limited', limit, wait} end
 end
 
 if not GEN then
@@ -92,9 +111,13 @@ redis.call('HSET', T, 'digest', digest, 'body', body, 'spec', ARGV[6], 'cancelle
   'seq', seq, 'at', NOW, 'accepted_state', state, 'accept_nonce', nonce, 'accept_result', result,
   'accept_first', first, 'interrupted', interrupted, 'accept_next', next_turn, 'cancel_after_ms', ARGV[14],
   'state', state, 'nonce', '', 'node', '', 'counter', 0)
+if counted then
+  redis.call('HSET', T, 'claim_tokens', estimate[1], 'claim_nano', estimate[2], 'org', ARGV[22], 'address', ARGV[23])
+  quota_claim(QUOTA, limits, estimate, NOW)
+end
 if result == 'running' then
   own()
-  redis.call('HSET', SESSION, 'active', turn)
+  activate(turn)
   if cancelled_until > NOW then
     redis.call('ZREM', KEYS[5], session_id() .. ':' .. turn)
     ask_to_stop(turn, by, ARGV[13])
@@ -112,4 +135,4 @@ redis.call('HSET', SESSION, 'leaf', turn)
 touch(KEYS[4], KEYS[6], ARGV[19])
 -- Beside a running turn, whose node hears of nothing but its own appends.
 publish(result ~= 'running' and 'aside')
-return {result, GEN, seq, parent, logged_since(first), interrupted, next_turn}
+return {result, GEN, seq, parent, logged_since(first), interrupted, next_turn, left()}

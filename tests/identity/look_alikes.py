@@ -1,0 +1,31 @@
+"""Origins that only look like https://app.example.com."""
+
+LOOK_ALIKES = [
+    "null",
+    "",
+    "*",
+    "http://app.example.com",
+    "HTTPS://app.example.com",
+    "https://app.example.com:443",
+    "https://app.example.com:8443",
+    "https://app.example.com/",
+    "https://app.example.com.evil.example",
+    "https://evil-app.example.com",
+    "https://evil.app.example.com",
+    "https://example.com",
+    "https://app.example.com.",
+    "https://app.example.com@evil.example",
+    "https://app.example.com:x@evil.example",
+    "https://evil.example#https://app.example.com",
+    "https://evil.example?https://app.example.com",
+    "https://evil.example\\.app.example.com",
+    "https://app.example.com,https://app.example.com",
+    "https://app.example.com https://evil.example",
+    " https://app.example.com",
+    "https://app.example.com\n",
+    "https://аpp.example.com",  # noqa: RUF001 - the first letter is Cyrillic
+    "https:///app.example.com",
+    "https://app.example.com:",
+    "https://app.example.com:08000",
+    "https://" + "a" * 600,
+]
