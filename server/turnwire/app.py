@@ -63,6 +63,12 @@ TRANSPORT_FRAME_BYTES_FACTOR: Final = 2
 HISTORY_TURNS: Final = 50
 CHECK_MS: Final = 3_000
 BACKLOG: Final = 2_048
+ACCEPTS_AT_ONCE: Final = 32
+"""uvloop takes one new connection a round from a listening socket. A herd would wait in the kernel then, longer than
+clients do, before the door could tell anybody when to come back: so the socket is listened to so many times over."""
+GARBAGE_THRESHOLDS: Final = (10_000, 10, 10)
+"""Python's own are (700, 10, 10). With them a herd of clients has all objects of the process looked through every other
+second, which takes most of the time that there is, and each time holds up every answer."""
 FILES_BESIDE: Final = 1_000
 """Open files that are no client's: upstream connections, the store, libraries."""
 
@@ -267,10 +273,13 @@ async def serve(
         )
         stopping = _stop_on_signals(stack)
         background = await stack.enter_async_context(_background(node))
-        serving = asyncio.create_task(server.serve(sockets=[listening]), name="uvicorn")
+        listening.setblocking(False)  # or each copy would make it block, for other workers too
+        listening_ones = [listening, *(listening.dup() for _ in range(ACCEPTS_AT_ONCE - 1))]
+        serving = asyncio.create_task(server.serve(sockets=listening_ones), name="uvicorn")
         await _until_started(server, serving)
         gc.collect()
         gc.freeze()
+        gc.set_threshold(*GARBAGE_THRESHOLDS)
         announce(_banner(settings, store, entrance, models, listening, record))
         await asyncio.wait((serving, stopping, background), return_when=asyncio.FIRST_COMPLETED)
         if not serving.done() and not background.done():

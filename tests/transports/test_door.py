@@ -155,22 +155,106 @@ def test_of_what_was_forwarded_the_newest_that_no_proxy_has_counts(forwarded: li
     assert Door(TRUSTED)._forwarded_address(forwarded) == address
 
 
-async def test_a_herd_gets_in_one_after_another_and_the_rest_is_told_when_to_come_back(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    waits: list[float] = []
+class Client(asyncio.Transport):
+    """Somebody in front of a door."""
 
-    async def waited(seconds: float) -> None:
-        waits.append(seconds)
+    gone = False
 
-    monkeypatch.setattr(asyncio, "sleep", waited)
-    monkeypatch.setattr(time, "monotonic_ns", lambda: 0)
+    def is_closing(self) -> bool:
+        return self.gone
+
+
+class Clock:
+    """Time that passes while somebody waits for it, and otherwise not."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_s = 0.0
+        self._calls: list[tuple[float, Any]] = []
+        monkeypatch.setattr(time, "monotonic_ns", lambda: round(self.now_s * 1e9))
+        monkeypatch.setattr(asyncio.get_running_loop(), "call_later", self._later, raising=False)
+
+    def _later(self, delay_s: float, call: Any) -> None:
+        self._calls.append((self.now_s + delay_s, call))
+
+    async def pass_to(self, at_s: float) -> None:
+        await settle()
+        while self._calls and min(self._calls)[0] <= at_s:
+            due = min(self._calls)
+            self._calls.remove(due)
+            self.now_s = due[0]
+            due[1]()
+            await settle()
+        self.now_s = at_s
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+AT_ONCE, WAITING = 10, module.ACCEPT_WAIT_MS // 100
+"""At 10 a second: the burst, and how many have a place in the line."""
+
+
+def crowd(door: Door, count: int) -> tuple[list[Client], list[asyncio.Task[int]]]:
+    clients = [Client() for _ in range(count)]
+    for number, client in enumerate(clients):
+        assert door.enter(client, f"192.0.2.{number % 200}") is None
+    return clients, [asyncio.create_task(door.wait_for_turn(client)) for client in clients]
+
+
+async def test_a_herd_gets_in_one_after_another_and_the_rest_is_told_when_to_come_back(clock: Clock) -> None:
     door = Door(DoorLimits(accepts_per_s=10))
-    told = [await door.wait_for_turn() for _ in range(100)]
-    at_once, spread = 10, module.ACCEPT_WAIT_MS // 100
-    assert told[: at_once + spread] == [0] * (at_once + spread)
-    assert waits == [pytest.approx(0.1 * number) for number in range(1, spread + 1)]
-    assert set(told[at_once + spread :]) == {module.ACCEPT_WAIT_MS + 100}
+    _, tasks = crowd(door, 100)
+    await settle()
+    sent_away = [task.result() for task in tasks[AT_ONCE + WAITING :]]
+    # Each a little later than the one before.
+    longest = module.ACCEPT_WAIT_MS + 100
+    assert sent_away == [longest + 100 * number for number in range(100 - AT_ONCE - WAITING)]
+    for number in range(WAITING):
+        assert sum(task.done() for task in tasks[: AT_ONCE + WAITING]) == AT_ONCE + number
+        await clock.pass_to((number + 1) / 10 + 0.01)  # sums of tenths are not exact
+    assert [task.result() for task in tasks[: AT_ONCE + WAITING]] == [0] * (AT_ONCE + WAITING)
+
+
+async def test_whoever_leaves_the_line_costs_those_behind_no_time(clock: Clock) -> None:
+    door = Door(DoorLimits(accepts_per_s=10))
+    clients, tasks = crowd(door, AT_ONCE + WAITING)
+    await settle()
+    for client in clients[AT_ONCE : AT_ONCE + WAITING - 1]:
+        door.leave(client)
+    await clock.pass_to(0.1)
+    assert all(task.done() for task in tasks)
+    # And there is room for others, but for one who has left before it came.
+    others, more = crowd(door, WAITING + 1)
+    others[0].gone = True
+    await settle()
+    assert more[0].done() and not any(task.done() for task in more[1:])
+    await clock.pass_to(0.1 + WAITING / 10)
+    assert [task.result() for task in more] == [0] * (WAITING + 1)
+
+
+async def test_a_wait_that_is_given_up_leaves_no_place_taken(clock: Clock) -> None:
+    door = Door(DoorLimits(accepts_per_s=10))
+    _, tasks = crowd(door, AT_ONCE + 2)
+    await settle()
+    tasks[-2].cancel()
+    await clock.pass_to(0.1)
+    assert tasks[-1].result() == 0 and tasks[-2].cancelled()
+
+
+async def test_whoever_is_sent_away_is_not_kept_away_for_ever(clock: Clock) -> None:
+    door = Door(DoorLimits(accepts_per_s=10))
+    _, tasks = crowd(door, 2_000)
+    await settle()
+    told = [task.result() for task in tasks[AT_ONCE + WAITING :]]
+    assert told == sorted(told) and max(told) == module.ACCEPT_WAIT_MS + 100 + module.RETURN_MS_MAX
+    await clock.pass_to(10)
 
 
 def test_a_peer_that_reads_nothing_does_not_keep_a_closed_connection(

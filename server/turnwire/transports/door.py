@@ -5,13 +5,15 @@ so that one that never says anything takes a place only there. Behind a trusted 
 WebSocket counts for the address that the proxy wrote into X-Forwarded-For, and nothing that others wrote there counts.
 Addresses of IPv6 count by their /64, which is what one customer gets.
 
-After a network or a node has failed, all of its clients come back at once. Their handshakes get in one after another,
-at a rate that the node can do with turns running beside; who would have to wait too long is told when to come back.
+After a network or a node has failed, all of its clients come back at once. Their handshakes stand in a line and get in
+at a rate that the node can do with turns running beside; who gives up leaves the line, and costs nobody else time. Who
+would have to wait too long is told when to come back, each a little later than the one before, so that they do not meet
+here again.
 """
 
 import asyncio
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
@@ -19,13 +21,16 @@ from typing import Final, Literal
 
 import structlog
 
-from turnwire.core.admission import Pace
+from turnwire.core.admission import Bucket, Pace
 
 ACCEPT_WAIT_MS: Final = 5_000
 """How long a handshake may wait for its turn."""
 
 CLOSING_MS: Final = 10_000
 """How long a connection that is being closed may take to hand over what is left, before it is dropped."""
+
+RETURN_MS_MAX: Final = 60_000
+"""How long others may be told to stay away before one that comes back."""
 
 SWEEP_MS: Final = 2_000
 FORWARDED_CHARS_MAX: Final = 2_048
@@ -63,7 +68,11 @@ class Door:
         self._of_address: dict[str, int] = {}
         self._refused: Counter[Refusal] = Counter()
         """Since it was logged last. A line for each would be a way to fill a disk."""
-        self._pace = Pace(limits.accepts_per_s, burst=limits.accepts_per_s)
+        self._places = Bucket.full(limits.accepts_per_s, limits.accepts_per_s, _now_ms())
+        self._line: OrderedDict[asyncio.Transport, asyncio.Future[None]] = OrderedDict()
+        """Handshakes that wait for their turn, in the order of their coming."""
+        self._admitting: asyncio.TimerHandle | None = None
+        self._returns = Pace(limits.accepts_per_s, burst=1)
 
     @property
     def connections(self) -> int:
@@ -87,6 +96,9 @@ class Door:
         visit = self._visits.pop(transport, None)
         if visit is not None:
             self._uncount(visit.address)
+        turn = self._line.pop(transport, None)
+        if turn is not None and not turn.done():
+            turn.set_result(None)
 
     def come_through_proxy(
         self, transport: asyncio.Transport, peer: str | None, forwarded: Sequence[str]
@@ -107,13 +119,27 @@ class Door:
         visit = self._visits.get(transport)
         return "" if visit is None else visit.address
 
-    async def wait_for_turn(self) -> int:
-        """0 when it is a new WebSocket's turn, else in how many ms it could come back."""
-        wait_ms = self._pace.wait_ms(time.monotonic_ns() // 1_000_000, ACCEPT_WAIT_MS)
+    async def wait_for_turn(self, transport: asyncio.Transport) -> int:
+        """0 when it is a new WebSocket's turn, or it is gone; else in how many ms it could come back."""
+        now_ms = _now_ms()
+        if transport.is_closing():
+            # Lost already, as its protocol is told next, and then nothing more is done for it: of a herd, many give up
+            # before they are even seen.
+            await asyncio.sleep(0)
+            return 0
+        if not self._line and not self._places.take(1, now_ms):
+            return 0
+        wait_ms = (len(self._line) + 1) * 1_000 // self._limits.accepts_per_s
         if wait_ms > ACCEPT_WAIT_MS:
-            return wait_ms
-        if wait_ms:
-            await asyncio.sleep(wait_ms / 1000)
+            return wait_ms + min(self._returns.wait_ms(now_ms, RETURN_MS_MAX), RETURN_MS_MAX)
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._line[transport] = turn
+        if self._admitting is None:
+            self._admit()
+        try:
+            await turn
+        finally:
+            self._line.pop(transport, None)
         return 0
 
     async def sweep_forever(self) -> None:
@@ -133,6 +159,18 @@ class Door:
                     transport.abort()
 
     # --- within ---------------------------------------------------------------------------------------------------
+
+    def _admit(self) -> None:
+        """Let those of the line in for whom there is a place by now, and look again when there is one for the next."""
+        self._admitting = None
+        while self._line:
+            wait_ms = self._places.take(1, _now_ms())
+            if wait_ms:
+                self._admitting = asyncio.get_running_loop().call_later(wait_ms / 1000, self._admit)
+                return
+            _, turn = self._line.popitem(last=False)
+            if not turn.done():
+                turn.set_result(None)
 
     def _refusal(self, address: str) -> Refusal | None:
         crowded = address != "" and self._of_address.get(address, 0) >= self._limits.per_address_max
@@ -170,6 +208,10 @@ class Door:
             if not self._is_trusted(peer):
                 return counted_address(peer)
         return ""
+
+
+def _now_ms() -> int:
+    return time.monotonic_ns() // 1_000_000
 
 
 def counted_address(peer: str) -> str:

@@ -7,6 +7,7 @@ A token may come in `hello`, in an Authorization header, or, from browsers that 
 is offered but never selected. It may not come in the address, which proxies, browsers and logs keep.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, cast
 
@@ -23,7 +24,7 @@ from turnwire_protocol.events import Frame
 
 SUBPROTOCOL_CHARS_MAX: Final = 128
 
-WaitForTurn = Callable[[], Awaitable[int]]
+WaitForTurn = Callable[[asyncio.Transport], Awaitable[int]]
 """Returns 0 when it is this handshake's turn, else in how many ms it could be."""
 
 MakeDriver = Callable[[Socket, Codec, str | None, str], ConnectionDriver]
@@ -55,13 +56,13 @@ class WebSocketEndpoint:
         if scope["query_string"]:
             await _close_with(send, subprotocol, CloseCode.UNAUTHENTICATED, error_frame("unauthenticated", _NO_QUERY))
             return
-        if wait_ms := await self._wait_for_turn():
+        protocol = cast("TurnwireProtocol", scope["extensions"][EXTENSION])
+        if wait_ms := await self._wait_for_turn(protocol.transport):
             frame = error_frame("overloaded", _CROWDED, retry_after_ms=wait_ms)
             await _close_with(send, subprotocol, CloseCode.OVERLOADED, frame)
             return
         token = offered_token(scope["subprotocols"]) or bearer_token(_values(scope, b"authorization"))
         await send({"type": "websocket.accept", "subprotocol": subprotocol})
-        protocol = cast("TurnwireProtocol", scope["extensions"][EXTENSION])
         wire = AsgiSocket(protocol, codec or JSON, receive, send)
         driver = self._make_driver(wire, codec or JSON, token, protocol.address)
         self.connections.add(driver)
