@@ -38,8 +38,8 @@ def turn_in(session: str, turn: str = "t1", plan: Plan | None = None, **changes:
     )
 
 
-def end(turn: AcceptRequest, used: Used = USED, **changes: Any) -> Any:
-    sealed = sealing(turn.key, **changes)
+def end(turn: AcceptRequest, used: Used = USED, *, state: Any = "done", **changes: Any) -> Any:
+    sealed = sealing(turn.key, state=state, **changes)
     seal = sealed.seal
     assert seal is not None
     return batch(turn.key, entries=sealed.entries, seal=Seal(seal.state, seal.record, used), **changes)
@@ -178,6 +178,12 @@ async def test_a_turn_larger_than_the_whole_limit_runs_while_nothing_of_it_is_us
     assert (await log.accept_turn(turn_in("s2", plan=plan))).result == "running"
 
 
+@pytest.mark.parametrize("limit", ["tokens_per_day", "tokens_per_month", "usd_per_day", "usd_per_month"])
+async def test_a_limit_of_nothing_allows_nothing(log: RedisSessionLog, limit: Any) -> None:
+    nothing: Any = {limit: 0}
+    assert (await log.accept_turn(turn_in("s1", plan=Plan(**nothing)))).limit == limit
+
+
 async def test_a_new_day_and_a_new_month_begin_at_nothing(log: RedisSessionLog, server: StoreServer) -> None:
     plan = Plan(tokens_per_day=100, tokens_per_month=200)
     first = turn_in("s1", plan=plan)
@@ -220,6 +226,30 @@ async def test_turns_that_end_without_a_writer_are_settled_too(log: RedisSession
     assert running(server) == set()
 
 
+@pytest.mark.parametrize("state", ["done", "error"])
+async def test_what_is_over_is_not_settled_again_with_its_session(
+    log: RedisSessionLog, server: StoreServer, state: Any
+) -> None:
+    turn = turn_in("s1", plan=Plan(tokens_per_day=10_000))
+    await log.accept_turn(turn)
+    await append(log, end(turn, state=state))
+    before = of_user(server)
+    await log.delete_session(SESSION, "d1")
+    assert of_user(server) == before
+
+
+@pytest.mark.parametrize(("org", "address"), [("acme", None), (None, "192.0.2.1"), (None, None)])
+async def test_only_what_others_have_a_part_in_is_noted_for_them(
+    log: RedisSessionLog, server: StoreServer, org: str | None, address: str | None
+) -> None:
+    turn = turn_in("s1", counted={"org": org, "address": address})
+    await log.accept_turn(turn)
+    await append(log, end(turn))
+    with peeked(server) as client:
+        noted = client.zrange(unsettled_name("alice"), 0, -1)
+    assert noted == ([f"alice:s1:t1 {org or ''} {address or ''} 100 1000 30 300"] if org or address else [])
+
+
 async def test_whoever_takes_a_turn_over_settles_it_in_its_writers_place(
     log: RedisSessionLog, other: RedisSessionLog, server: StoreServer
 ) -> None:
@@ -258,6 +288,19 @@ async def test_a_claim_is_made_once_and_given_back_whole(server: StoreServer, qu
     for _ in range(2):
         await quotas.give_back("org", "acme", plan, key(), ESTIMATE)
         assert await quotas.left("org", "acme", plan) == [2, 5, 200, None, None, None]
+    # The last place is as good for whoever has it as any other.
+    for _ in range(2):
+        assert (await quotas.claim("org", "small", Plan(turns_running=1), key(), ESTIMATE)).limit is None
+
+
+async def test_a_turn_that_waits_has_no_place_and_one_that_runs_has(quotas: RedisQuotas, server: StoreServer) -> None:
+    plan = Plan(turns_running=9)
+    await quotas.claim("org", "acme", plan, key(), ESTIMATE)
+    assert running(server, "org", "acme") == {"alice:s1:t1"}
+    await quotas.hold([(key(), counted(org="acme"))], running=False)
+    assert running(server, "org", "acme") == set()
+    await quotas.hold([(key(), counted(org="acme"))], running=True)
+    assert running(server, "org", "acme") == {"alice:s1:t1"}
 
 
 async def test_a_turn_that_finds_no_place_to_run_may_still_wait_for_one(
