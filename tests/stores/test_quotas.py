@@ -184,6 +184,14 @@ async def test_a_limit_of_nothing_allows_nothing(log: RedisSessionLog, limit: An
     assert (await log.accept_turn(turn_in("s1", plan=Plan(**nothing)))).limit == limit
 
 
+async def test_what_was_accepted_once_or_is_over_at_once_is_taken_however_much_was_used(log: RedisSessionLog) -> None:
+    broke = Plan(tokens_per_day=0)
+    back = await log.accept_turn(turn_in("s1", plan=broke, put_back=True))
+    assert back.result == "running"  # the store had lost it
+    await log.cancel_turn(key("t2", SessionKey("alice", "s2")), "alice", "")
+    assert (await log.accept_turn(turn_in("s2", "t2", broke))).result == "sealed"
+
+
 async def test_a_new_day_and_a_new_month_begin_at_nothing(log: RedisSessionLog, server: StoreServer) -> None:
     plan = Plan(tokens_per_day=100, tokens_per_month=200)
     first = turn_in("s1", plan=plan)

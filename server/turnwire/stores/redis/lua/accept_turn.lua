@@ -78,7 +78,7 @@ elseif state == 'queued' then
   if ARGV[9] == 'queue' and redis.call('LLEN', QUEUE) >= tonumber(ARGV[15]) then return {'queue_full'} end
 end
 
-if counted and not put_back and result ~= 'sealed' then
+if not put_back and result ~= 'sealed' then
   local runs = result == 'running'
   if ARGV[24] == 'refuse' or (runs and ARGV[24] == 'wait') then return {'limited', 0, 0} end
   local limit, wait = quota_refusal(QUOTA, RUNNING, limits, estimate, NOW, runs)
