@@ -122,10 +122,6 @@ class Plans:
         found = None if chosen is None else self.named.get(chosen)
         return self.defaults.get(kind, UNLIMITED) if found is None else found
 
-    @property
-    def all(self) -> Sequence[Plan]:
-        return [*self.named.values(), *self.defaults.values()]
-
 
 @dataclass(frozen=True, slots=True)
 class Used:
