@@ -96,6 +96,17 @@ async def test_reads_leave_out_old_turns_that_weigh_too_much(log: RedisSessionLo
             assert [turn.turn for turn in await narrow.read_branch(key("t3"), 9)] == expected[::-1]
 
 
+async def test_what_is_unfinished_is_there_whatever_the_finished_weighs(
+    log: RedisSessionLog, server: StoreServer
+) -> None:
+    await log.accept_turn(request(key("t1")))
+    await log.accept_turn(request(key("t2"), on_busy="queue"))
+    await log.cancel_turn(key("t2"), "alice", "")
+    async with RedisSessionLog(Link(server.url), node="narrow", limits=LogLimits(read_bytes_max=0)) as narrow:
+        turns = (await narrow.read_view(SESSION, 9)).turns
+    assert [(turn.turn, turn.state) for turn in turns] == [("t1", "running"), ("t2", "done")]
+
+
 async def test_a_long_turn_is_read_in_pieces(log: RedisSessionLog, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions, "ENTRIES_AT_ONCE", 7)
     await log.accept_turn(request())

@@ -10,8 +10,5 @@ if ARGV[2] == 'watched' then
   redis.call('HSET', SESSION, 'watched_at', NOW)
 end
 local overdue = ''
-if ACTIVE ~= '' then
-  local t = redis.call('HMGET', turn_key(ACTIVE), 'nonce', 'lease_replid')
-  if due_of(ACTIVE) <= NOW and (t[1] == '' or t[2] == REPLID) then overdue = ACTIVE end
-end
+if ACTIVE ~= '' and due_of(ACTIVE) <= NOW then overdue = ACTIVE end
 return {GEN, HEAD, tonumber(redis.call('HGET', SESSION, 'floor')), overdue}

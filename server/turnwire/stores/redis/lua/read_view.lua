@@ -10,7 +10,7 @@ if not GEN then return {} end
 
 local wanted, names = {}, {}
 local function want(turn)
-  if turn ~= '' and not wanted[turn] then
+  if not wanted[turn] then
     wanted[turn] = true
     names[#names + 1] = turn
   end
@@ -18,8 +18,7 @@ end
 if tonumber(ARGV[2]) > 0 then
   for _, turn in ipairs(redis.call('ZREVRANGE', SESSION .. ':turns', 0, ARGV[2] - 1)) do want(turn) end
 end
-local newest = #names
-want(ACTIVE)
+want(ACTIVE)  -- which may be nobody's name: there is no such turn then
 for _, turn in ipairs(redis.call('LRANGE', SESSION .. ':queue', 0, -1)) do want(turn) end
 
 local turns, bytes, oldest = {}, 0, HEAD + 1
