@@ -19,7 +19,8 @@ if value ~= '' then
   local due = t[1] == 'running' and t[2] == '' and turn or ''
   return {'ok', GEN, {}, due}
 end
-if t[1] ~= 'parked' or t[2] ~= '' or t[3] then return {'not_found', GEN} end
+-- A turn that waits for this is parked; unless somebody has it, in order to end it, or it was cancelled.
+if t[2] ~= '' or t[3] then return {'not_found', GEN} end
 
 local first, take = HEAD + 1, ''
 redis.call('HSET', asks, request, ARGV[5], request .. ':by', by)
