@@ -97,6 +97,27 @@ async def test_a_feed_that_lacks_what_was_before_the_deletion_becomes_a_session_
     assert (feed.deleted, feed.tail, seen(feed, 0)) == (False, 0, [])
 
 
+async def test_a_deletion_in_another_history_needs_no_look_at_the_log(
+    log: RedisSessionLog, other: RedisSessionLog
+) -> None:
+    hub = Hub(log)
+    await other.accept_turn(request())
+    feed = await hub.attach(SESSION, Reading())
+    hub.end(SESSION, "another-history", 7, 0)
+    assert (feed.gen, feed.tail) == (None, 0)
+
+
+async def test_nothing_that_was_appended_is_no_news_in_whichever_history(
+    log: RedisSessionLog, other: RedisSessionLog
+) -> None:
+    """A turn that was sent twice appends nothing the second time; meanwhile the store may have another history."""
+    hub = Hub(log)
+    gen = (await other.accept_turn(request())).gen
+    feed = await hub.attach(SESSION, Reading())
+    hub.feed(SESSION, "another-history", [])
+    assert (feed.gen, feed.tail) == (gen, 1)
+
+
 async def test_a_deletion_waits_for_what_this_node_has_appended_itself(writing: Hub, log: RedisSessionLog) -> None:
     """The nudge of a deletion overtakes the replies to appends that were stored before it."""
     gen = (await log.accept_turn(request())).gen

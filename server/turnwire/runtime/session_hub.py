@@ -220,7 +220,7 @@ class SessionHub:
         """The session was deleted; its `session.deleted` is the entry at `seq`. Twice is as good as once."""
         self._on_deleted(key)
         feed = self._feeds.get(key)
-        if feed is None or feed.deleted:
+        if feed is None:
             return
         if feed.gen != gen:
             feed.restart(None, 0)
