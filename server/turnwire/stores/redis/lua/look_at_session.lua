@@ -10,5 +10,5 @@ if ARGV[2] == 'watched' then
   redis.call('HSET', SESSION, 'watched_at', NOW)
 end
 local overdue = ''
-if ACTIVE ~= '' and due_of(ACTIVE) <= NOW then overdue = ACTIVE end
+if due_of(ACTIVE) <= NOW then overdue = ACTIVE end
 return {GEN, HEAD, tonumber(redis.call('HGET', SESSION, 'floor')), overdue}
