@@ -183,9 +183,8 @@ class QuotaStore(Protocol):
         """The turn was refused: its claim, and its place in the minute."""
         ...
 
-    async def hold(self, turns: Sequence[tuple[TurnKey, Counted]], *, running: bool) -> None:
-        """Confirm the claims of turns that were accepted; of running ones the places too, again and again."""
-        ...
+    async def confirm(self, turn: TurnKey, counted: Counted) -> None: ...  # it waits: a claim, and no place to run
+    async def hold(self, turns: Sequence[tuple[TurnKey, Counted]]) -> None: ...  # they run: again and again
 
     async def settle(self, turn: TurnKey, counted: Counted, used: Used) -> None: ...
     async def unsettled(self, count_max: int) -> Sequence[tuple[TurnKey, Counted, Used]]:

@@ -305,9 +305,9 @@ async def test_a_turn_that_waits_has_no_place_and_one_that_runs_has(quotas: Redi
     plan = Plan(turns_running=9)
     await quotas.claim("org", "acme", plan, key(), ESTIMATE)
     assert running(server, "org", "acme") == {"alice:s1:t1"}
-    await quotas.hold([(key(), counted(org="acme"))], running=False)
+    await quotas.confirm(key(), counted(org="acme"))
     assert running(server, "org", "acme") == set()
-    await quotas.hold([(key(), counted(org="acme"))], running=True)
+    await quotas.hold([(key(), counted(org="acme"))])
     assert running(server, "org", "acme") == {"alice:s1:t1"}
 
 
@@ -336,7 +336,7 @@ async def test_a_shared_quota_is_settled_once_by_its_node_or_by_the_sweep(
     for kind, name in held.shared:
         await quotas.claim(kind, name, plan, turn.key, ESTIMATE)
     await log.accept_turn(turn)
-    await quotas.hold([(turn.key, held)], running=True)
+    await quotas.hold([(turn.key, held)])
     await append(log, end(turn))
     assert await quotas.unsettled(10) == []  # its node has a while to do it
     with peeked(server) as client:
@@ -358,7 +358,7 @@ async def test_a_claim_that_nobody_confirms_is_dropped_and_one_that_is_held_stay
     plan = Plan(tokens_per_day=250, turns_running=2)
     await quotas.claim("org", "acme", plan, key("t1"), ESTIMATE)
     await quotas.claim("org", "acme", plan, key("t2"), ESTIMATE)
-    await quotas.hold([(key("t2"), counted(org="acme"))], running=False)
+    await quotas.confirm(key("t2"), counted(org="acme"))
     _, places, open_claims = quota_keys("org", "acme")
     with peeked(server) as client:
         for member, until in client.zrange(open_claims, 0, -1, withscores=True):

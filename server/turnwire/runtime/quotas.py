@@ -121,7 +121,7 @@ class Quotas:
                     # Confirmed by its runner. Of a turn that was there before, the claim may be that turn's.
                     pass
                 case "queued":
-                    await self._store.hold([(claim.key, claim.counted)], running=False)
+                    await self._store.confirm(claim.key, claim.counted)
                 case _:
                     for kind, name, plan, claimed in claim.answers:
                         if claimed.limit in (None, "turns_running"):
@@ -135,7 +135,7 @@ class Quotas:
         if not shared:
             return
         try:
-            await self._store.hold(shared, running=True)
+            await self._store.hold(shared)
         except Failure as failure:
             _log.warning("places_not_kept", turns=len(shared), kind=failure.kind)
 

@@ -52,18 +52,11 @@ class RedisQuotas:
         per_minute = "" if plan.turns_per_minute is None else plan.turns_per_minute
         await self._calls.one(_settle(kind, name, turn, estimate, NOTHING, per_minute))
 
-    async def hold(self, turns: Sequence[tuple[TurnKey, Counted]], *, running: bool) -> None:
-        place_ms = PLACE_MS if running else ""
-        await self._run(
-            [
-                scripts.HOLD_QUOTA.command(
-                    quota_keys(kind, name),
-                    (turn_member(turn), counted.estimate.tokens, counted.estimate.nano_usd, place_ms),
-                )
-                for turn, counted in turns
-                for kind, name in counted.shared
-            ]
-        )
+    async def confirm(self, turn: TurnKey, counted: Counted) -> None:
+        await self._run(_holding(turn, counted, ""))
+
+    async def hold(self, turns: Sequence[tuple[TurnKey, Counted]]) -> None:
+        await self._run([command for turn, counted in turns for command in _holding(turn, counted, PLACE_MS)])
 
     async def settle(self, turn: TurnKey, counted: Counted, used: Used) -> None:
         await self._run([_settle(kind, name, turn, counted.estimate, used) for kind, name in counted.shared])
@@ -100,6 +93,12 @@ class RedisQuotas:
         for reply in await self._calls.run(list(commands)) if commands else ():
             if is_no_answer(reply):
                 raise failure_of(reply)
+
+
+def _holding(turn: TurnKey, counted: Counted, place_ms: Argument) -> list[Command]:
+    """`place_ms` is for how long it has a place to run; "" for none."""
+    arguments = (turn_member(turn), counted.estimate.tokens, counted.estimate.nano_usd, place_ms)
+    return [scripts.HOLD_QUOTA.command(quota_keys(kind, name), arguments) for kind, name in counted.shared]
 
 
 def _settle(
