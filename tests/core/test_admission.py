@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.core.generated import properly
-from turnwire.core.admission import Bucket
+from turnwire.core.admission import Bucket, Pace
 
 rates = st.integers(1, 10_000_000)
 bursts = st.integers(1, 20_000_000)
@@ -64,3 +64,11 @@ def test_in_any_time_no_more_is_given_than_the_burst_and_what_ran_in(
             given_before_last, last = given_before_last + last, amount
             # The last one may be larger than the burst: then it was owed, and the bucket was full.
             assert (given_before_last + min(last, burst)) * 1_000 <= burst * 1_000 + now_ms * rate
+
+
+def test_a_pace_gives_each_its_own_time_and_keeps_none_for_whoever_would_wait_too_long() -> None:
+    pace = Pace(3)
+    assert [pace.wait_ms(1_000, 700) for _ in range(4)] == [0, 334, 667, 1_000]
+    assert pace.wait_ms(1_000, 700) == 1_000  # the one before took nothing
+    assert pace.wait_ms(1_900, 700) == 100
+    assert pace.wait_ms(9_000, 700) == 0

@@ -110,7 +110,7 @@ async def test_200_creates_from_4_nodes_against_a_limit_of_10_and_a_node_that_di
                 # What it ran is run by others, in the same places: for none of the time there is room for one more.
                 for _ in range(8):
                     assert (await answer(left[0], **create(900)))["error"]["code"] == "rate_limited"
-                    await asyncio.sleep(0.5)
+                    await asyncio.sleep(0.5)  # in all longer than the dead one's leases, and the sweep behind them
                 over = await left[0].ask("turn.cancel", session=taken[0]["session"], turn=taken[0]["turn"])
                 assert over[-1]["result"] == "cancelling"
                 await until_taken(left[0])

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.serving import LOOPS, Loop, Served, handshake, read_all, read_head, serving
+from tests.support.waiting import until
 from turnwire.transports import door as module
 from turnwire.transports.door import Door, DoorLimits, counted_address
 from turnwire.transports.uvicorn_protocol import EXTENSION
@@ -281,7 +282,7 @@ async def test_refusals_are_logged_together(
     for _ in range(1_000):
         assert door.enter(asyncio.Transport(), "192.0.2.1") == "full"
     sweeping = asyncio.create_task(door.sweep_forever())
-    await asyncio.sleep(0.1)
+    await until(lambda: not door._refused)
     sweeping.cancel()
     said = capsys.readouterr().out
     assert said.count("connections_refused") == 1 and "1000" in said and "192.0.2.1" not in said

@@ -37,21 +37,18 @@ class Bucket:
 
 @dataclass(slots=True)
 class Pace:
-    """Gives each that comes a time of its own, `rate_per_s` of them in a second, `burst` of them at once (the generic
-    cell rate algorithm, ITU-T I.371, with time in microseconds)."""
+    """Gives each that comes a time of its own, `rate_per_s` of them in a second, none at the same time. Time is counted
+    in microseconds, so that a rate does not lose its fractions."""
 
     rate_per_s: int
-    burst: int
     next_us: int = 0
 
     def wait_ms(self, now_ms: int, wait_ms_max: int) -> int:
         """How long the one that comes now has to wait. If that is longer than it may, it has got no time, and should
         ask again then."""
-        step_us = 1_000_000 // self.rate_per_s
         now_us = now_ms * 1_000
         at_us = max(self.next_us, now_us)
-        wait_us = max(0, at_us + step_us - self.burst * step_us - now_us)
-        wait_ms = -(-wait_us // 1_000)
+        wait_ms = -(-(at_us - now_us) // 1_000)
         if wait_ms <= wait_ms_max:
-            self.next_us = at_us + step_us
+            self.next_us = at_us + 1_000_000 // self.rate_per_s
         return wait_ms

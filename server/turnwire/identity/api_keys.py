@@ -14,8 +14,8 @@ from typing import Any, Final
 import jwt
 
 from turnwire.core.credentials import ApiKey, Scope
-from turnwire.identity.credentials import KnownCredentials
-from turnwire.identity.web_tokens import SCOPE_PREFIX, Demands, Unacceptable, header_of, identity_in, told
+from turnwire.identity.known_tokens import KnownTokens
+from turnwire.identity.web_tokens import SCOPE_PREFIX, Demands, Unacceptable, header_of, identity_in
 from turnwire.ports import Bearer, Identity, Minted
 
 PREFIX: Final = "twk_"
@@ -41,28 +41,8 @@ def new_key(name: str, user: str | None, org: str | None, scopes: frozenset[Scop
     return NewKey(key, f"{PREFIX}{key_id}_{secret}")
 
 
-class ApiKeys:
+class ApiKeys(KnownTokens):
     """ports.Authenticator and ports.TokenMint."""
-
-    def __init__(self, known: KnownCredentials) -> None:
-        self._known = known
-
-    async def identify(self, token: str | None) -> Identity | None:
-        """Raises Failure where a key is not known here yet and the store does not answer."""
-        if token is None:
-            return None
-        try:
-            identity = await (self._of_key(token) if token.startswith(PREFIX) else self._of_minted(token))
-        except Unacceptable as refusal:
-            told(refusal)
-            return None
-        return identity if self._known.holds(identity) else None
-
-    async def refresh(self) -> bool:
-        return await self._known.refresh()
-
-    def holds(self, identity: Identity) -> bool:
-        return self._known.holds(identity)
 
     async def mint(self, by: Identity, bearer: Bearer, scopes: frozenset[Scope], life_ms: int) -> Minted | None:
         key = None if by.key is None else await self._known.key(by.key)
@@ -85,6 +65,9 @@ class ApiKeys:
 
     async def end_tokens(self, user: str) -> None:
         await self._known.store.end_tokens(user)
+
+    async def _identify(self, token: str) -> Identity:
+        return await (self._of_key(token) if token.startswith(PREFIX) else self._of_minted(token))
 
     async def _of_key(self, token: str) -> Identity:
         key_id, _, secret = token.removeprefix(PREFIX).partition("_")

@@ -5,7 +5,8 @@ from typing import Protocol
 import jwt
 
 from turnwire.identity.credentials import KnownCredentials
-from turnwire.identity.web_tokens import Demands, Unacceptable, header_of, identity_in, told
+from turnwire.identity.known_tokens import KnownTokens
+from turnwire.identity.web_tokens import Demands, Unacceptable, header_of, identity_in
 from turnwire.ports import Identity
 
 
@@ -27,29 +28,13 @@ class SharedSecret:
         return self._secret
 
 
-class WebTokens:
+class WebTokens(KnownTokens):
     """ports.Authenticator."""
 
     def __init__(self, keys: KeySource, demands: Demands, known: KnownCredentials) -> None:
+        super().__init__(known)
         self._keys = keys
         self._demands = demands
-        self._known = known
-
-    async def identify(self, token: str | None) -> Identity | None:
-        if token is None:
-            return None
-        try:
-            identity = await self._identify(token)
-        except Unacceptable as refusal:
-            told(refusal)
-            return None
-        return identity if self._known.holds(identity) else None
-
-    async def refresh(self) -> bool:
-        return await self._known.refresh()
-
-    def holds(self, identity: Identity) -> bool:
-        return self._known.holds(identity)
 
     async def _identify(self, token: str) -> Identity:
         header = header_of(token)

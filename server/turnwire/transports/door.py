@@ -72,7 +72,7 @@ class Door:
         self._line: OrderedDict[asyncio.Transport, asyncio.Future[None]] = OrderedDict()
         """Handshakes that wait for their turn, in the order of their coming."""
         self._admitting: asyncio.TimerHandle | None = None
-        self._returns = Pace(limits.accepts_per_s, burst=1)
+        self._returns = Pace(limits.accepts_per_s)
 
     @property
     def connections(self) -> int:
