@@ -131,6 +131,19 @@ async def test_turns_come_at_the_rate_of_the_plan_and_the_wait_that_is_told_is_t
     assert (await log.accept_turn(turn_in("s8", plan=plan))).limit == "turns_per_minute"
 
 
+async def test_a_minute_that_is_more_than_full_leaves_nothing_and_not_less(
+    log: RedisSessionLog, quotas: RedisQuotas, server: StoreServer
+) -> None:
+    """The store's clock was set back, or the plan was changed in the middle of the minute."""
+    plan = Plan(turns_per_minute=2)
+    for number in range(2):
+        await log.accept_turn(turn_in(f"s{number}", plan=plan))
+    with peeked(server) as client:
+        client.hincrby(quota_keys("user", "alice")[0], "tat", 5_000_000)
+    assert (await quotas.left("user", "alice", plan))[0] == 0
+    assert (await log.accept_turn(turn_in("s9", plan=plan))).retry_after_ms > 30_000
+
+
 async def test_what_is_refused_or_sent_again_uses_up_nothing(log: RedisSessionLog, server: StoreServer) -> None:
     plan = Plan(turns_per_minute=10, tokens_per_day=1_000)
     first = turn_in("s1", plan=plan)

@@ -50,7 +50,7 @@ local function quota_left(quota, running, limits, at)
   local used, left = quota_used(quota, at), {'', '', '', '', '', ''}
   if limits[1] ~= '' then
     local step = math.floor(60000000 / limits[1])
-    left[1] = math.floor((limits[1] * step - math.max(0, used.tat - at * 1000)) / step)
+    left[1] = math.max(0, math.floor((limits[1] * step - math.max(0, used.tat - at * 1000)) / step))
   end
   if limits[2] ~= '' then left[2] = math.max(0, limits[2] - quota_running(running, at)) end
   for i = 1, 4 do

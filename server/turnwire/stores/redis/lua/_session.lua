@@ -8,8 +8,8 @@
 -- text title and metadata.
 -- The log: a stream, entry id `seq-0`; a delta is t p k x [c n l], any other entry a t y b [more fields].
 -- A turn's hash: digest, body, spec, cancelled_body, parent, seq, at, accepted_state, accept_*, state, nonce, node,
--- lease_replid, counter, batch, batch_seq, batch_at, batch_next, cancel_by, takes, taken_from, waiting, record, end_*; claim_tokens,
--- claim_nano, org, address where it is counted.
+-- lease_replid, counter, batch, batch_seq, batch_at, batch_next, cancel_by, takes, taken_from, waiting, record, end_*;
+-- claim_tokens, claim_nano, org, address where it is counted.
 -- The lease index: `owner:session:turn` by the time (ms) from which somebody should look after the turn; 0 when nobody
 -- has it.
 
