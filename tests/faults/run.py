@@ -90,7 +90,9 @@ class Run:
         until_s = time.monotonic() + self.plan.targets.run_s_max
 
         def is_wanted(_filler: TalkPlan) -> bool:
-            return time.monotonic() < until_s and bool(self._owed or not all(task.done() for task in strikes))
+            # One whose moment has come may still find that its node is needed, and be owed again.
+            left = self._owed or self._striking or not all(task.done() for task in strikes)
+            return time.monotonic() < until_s and bool(left)
 
         waiting = chain(self.plan.talks, takewhile(is_wanted, fillers(self.plan)))
 

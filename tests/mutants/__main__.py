@@ -13,10 +13,12 @@ import asyncio
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -35,7 +37,8 @@ MODULES: Final = (
     PACKAGE / "runtime" / "writer.py",
     PACKAGE / "runtime" / "reaper.py",
 )
-TIMEOUT_S: Final = 300
+HANGS_S: Final = 100
+"""How long a test may go on; far longer than any of these takes."""
 FIRST: Final = {
     script: file
     for file, scripts in {
@@ -98,32 +101,34 @@ class Bench:
             place.write_text(whole, encoding="utf-8")
 
     async def _run(self, tests: Sequence[str]) -> str:
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(self._folder), "PYTHONDONTWRITEBYTECODE": "1"},
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            said, _ = await asyncio.wait_for(process.communicate(), TIMEOUT_S)
-        except TimeoutError:
-            os.killpg(process.pid, 9)
-            await process.wait()
-            return "the tests hang"
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+        said = self._folder / "said.txt"
+        with said.open("wb") as output:
+            process = await asyncio.create_subprocess_exec(
+                *(*command, "-o", f"faulthandler_timeout={HANGS_S}", *tests),
+                cwd=ROOT,
+                env={**os.environ, "PYTHONPATH": str(self._folder), "PYTHONDONTWRITEBYTECODE": "1"},
+                stdout=output,
+                stderr=asyncio.subprocess.STDOUT,
+                start_new_session=True,
+            )
+        await process.wait()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # what a test that hung had started
         if process.returncode == 0:
             return ""
-        failed = re.search(r"^(?:FAILED|ERROR) tests/(\S+)", said.decode(errors="replace"), re.MULTILINE)
-        return failed[1] if failed else f"pytest ended with {process.returncode}"
+        text = said.read_text(encoding="utf-8", errors="replace")
+        if failed := re.search(r"^(?:FAILED|ERROR) tests/(\S+)", text, re.MULTILINE):
+            return failed[1]
+        if hanging := re.search(r"/tests/(\S+)\", line \d+ in (test_\w+)", text):
+            return f"{hanging[1]}::{hanging[2]}, which hangs"
+        return f"pytest ended with {process.returncode}"
 
 
-async def run(mutants: Sequence[Mutant], workers: int) -> list[Verdict]:
+async def run(mutants: Sequence[Mutant], workers: int, on_verdict: Callable[[Verdict], None]) -> None:
     waiting: asyncio.Queue[Mutant] = asyncio.Queue()
     for mutant in mutants:
         waiting.put_nowait(mutant)
-    verdicts: list[Verdict] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with tempfile.TemporaryDirectory() as folder, Progress(*columns) as progress:
         bar = progress.add_task("mutants", total=len(mutants))
@@ -133,13 +138,12 @@ async def run(mutants: Sequence[Mutant], workers: int) -> list[Verdict]:
             while not waiting.empty():
                 mutant = waiting.get_nowait()
                 verdict = await bench.try_out(mutant)
-                verdicts.append(verdict)
+                on_verdict(verdict)
                 progress.advance(bar)
                 if not verdict.caught_by:
                     progress.console.print(f"NOT CAUGHT {mutant.named}: {mutant.was} -> {mutant.becomes}")
 
         await asyncio.gather(*(work(number) for number in range(workers)))
-    return sorted(verdicts, key=lambda verdict: (verdict.mutant.path, verdict.mutant.line, verdict.mutant.becomes))
 
 
 def main() -> int:
@@ -155,31 +159,30 @@ def main() -> int:
             print(f"{mutant.named}\t{mutant.was}\t{mutant.becomes}")
         return 0
     began = time.monotonic()
-    verdicts = asyncio.run(run(mutants, given.workers))
+    # Files that are not tried now keep their rows.
+    tried = {path.name for path in files}
+    kept = [row for row in read_table("mutants") if row[0].partition(":")[0] not in tried]
+    verdicts: list[Verdict] = []
+
+    def on_verdict(verdict: Verdict) -> None:
+        verdicts.append(verdict)
+        rows = [*kept, *(_row_of(verdict) for verdict in verdicts)]
+        write_table("mutants", ("where", "condition", "becomes", "caught by"), sorted(rows, key=_by_place))
+
+    asyncio.run(run(mutants, given.workers, on_verdict))
     left = [verdict for verdict in verdicts if not verdict.caught_by]
     print(f"{len(verdicts) - len(left)} of {len(verdicts)} caught in {time.monotonic() - began:.0f} s")
-    _write_down(verdicts, {path.name for path in files})
     return 1 if left else 0
 
 
-def _write_down(verdicts: Sequence[Verdict], tried: set[str]) -> None:
-    """Files that were not tried now keep their rows."""
-    rows = [
-        (
-            verdict.mutant.named,
-            f"`{verdict.mutant.was}`",
-            f"`{verdict.mutant.becomes}`",
-            verdict.caught_by or "**none**",
-        )
-        for verdict in verdicts
-    ]
-    kept = [row for row in read_table("mutants") if row[0].partition(":")[0] not in tried]
-    write_table("mutants", ("where", "condition", "becomes", "caught by"), sorted([*kept, *rows], key=_by_place))
+def _row_of(verdict: Verdict) -> tuple[str, ...]:
+    mutant = verdict.mutant
+    return mutant.named, f"`{mutant.was}`", f"`{mutant.becomes}`", verdict.caught_by or "**none**"
 
 
-def _by_place(row: Sequence[str]) -> tuple[str, int]:
+def _by_place(row: Sequence[str]) -> tuple[str, int, str]:
     file, _, line = row[0].partition(":")
-    return file, int(line)
+    return file, int(line), row[2]
 
 
 def _is_wanted(path: Path, words: Sequence[str]) -> bool:
