@@ -14,9 +14,9 @@ can show it: any other starts anew as a session that is not there.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -150,8 +150,8 @@ class SessionHub:
         self._on_deleted = on_deleted
         self._writes = writes
         self._feeds: dict[SessionKey, Feed] = {}
-        self._changing: dict[SessionKey, asyncio.Lock] = {}
-        self._changers: dict[SessionKey, int] = {}
+        self._changing: WeakValueDictionary[SessionKey, asyncio.Lock] = WeakValueDictionary()
+        """Each is there for as long as somebody holds it or waits for it."""
 
     # --- cursors --------------------------------------------------------------------------------------------------
 
@@ -179,18 +179,9 @@ class SessionHub:
                 del self._feeds[key]
                 await self._log.unwatch(key)
 
-    @asynccontextmanager
-    async def _change(self, key: SessionKey) -> AsyncGenerator[None]:
+    def _change(self, key: SessionKey) -> asyncio.Lock:
         """One change of a session's subscription at a time: the last of several must be the one that holds."""
-        lock = self._changing.setdefault(key, asyncio.Lock())
-        self._changers[key] = self._changers.get(key, 0) + 1
-        try:
-            async with lock:
-                yield
-        finally:
-            self._changers[key] -= 1
-            if not self._changers[key]:
-                del self._changing[key], self._changers[key]
+        return self._changing.setdefault(key, asyncio.Lock())
 
     async def read(self, key: SessionKey, after_seq: int) -> LogRange:
         """Entries past a cursor that its feed's memory does not reach."""
