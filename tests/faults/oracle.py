@@ -237,6 +237,18 @@ class Oracle:
             return True  # no writer had it yet
         return any(death.node in facts.homes and facts.begun_ns < death.at_ns < seen_ns for death in self.deaths)
 
+    def _times(self, facts: TurnFacts, client: str) -> str:
+        """When what happened, in seconds since the turn was sent."""
+
+        def since(at_ns: int) -> str:
+            return f"{(at_ns - facts.begun_ns) / 1e9:.2f} s"
+
+        asked = [f"{number} at {told[0].node} {since(told[0].at_ns)}" for number, told in facts.requests.items()]
+        losses = [f"{since(loss.from_ns)} to {since(loss.to_ns)}" for loss in self.losses]
+        deaths = [f"{death.node} {since(death.at_ns)}" for death in self.deaths]
+        lost = since(facts.lost[client])
+        return f"queued {facts.queued}, lost {lost}, requests {asked}, losses {losses}, deaths {deaths}"
+
     def _content(self, turn: str, gen: str) -> None:
         seen = self.turns[turn].content_seen
         if all(gen != known for _, known in seen):
@@ -256,7 +268,8 @@ class Oracle:
                 self.fault("missing end", f"{client} never saw that of {turn}; acks {facts.acks}, requests {asked}")
             if client in facts.lost and not self._excused(facts, facts.lost[client]):
                 self.fault(
-                    "lost without its writer", f"{client}: a snapshot lacks {turn}, whose nodes {facts.homes} live"
+                    "lost without its writer",
+                    f"{client}: a snapshot lacks {turn}, whose nodes {facts.homes} live; {self._times(facts, client)}",
                 )
             if len(ends) > 1 and not self._excused(facts, ends[-1].seen_ns):
                 kinds = [f"{end.kind} in gen {end.gen}" for end in ends]

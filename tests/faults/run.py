@@ -6,7 +6,6 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from itertools import chain, takewhile
 from typing import Final, Protocol
 
 import redis
@@ -89,15 +88,15 @@ class Run:
         strikes = (*at_store, *cuts)
         until_s = time.monotonic() + self.plan.targets.run_s_max
 
-        def is_wanted(_filler: TalkPlan) -> bool:
+        planned, more = iter(self.plan.talks), fillers(self.plan)
+
+        def next_talk() -> TalkPlan | None:
             # One whose moment has come may still find that its node is needed, and be owed again.
             left = self._owed or self._striking or not all(task.done() for task in strikes)
-            return time.monotonic() < until_s and bool(left)
-
-        waiting = chain(self.plan.talks, takewhile(is_wanted, fillers(self.plan)))
+            return next(planned, None) or (next(more) if left and time.monotonic() < until_s else None)
 
         async def talk_on() -> None:
-            for plan in waiting:
+            while (plan := next_talk()) is not None:
                 self._by_turn.update((turn.ask.turn, turn) for turn in plan.turns)
                 await Talk(plan, self).run()
                 for turn in plan.turns:

@@ -52,7 +52,9 @@ def is_sound(outcome: Outcome) -> None:
     """No fault, and all of the plan was carried out."""
     run = outcome.run
     print(dict(run.counts), dict(run.oracle.outcomes()), [struck.lost for struck in run.store_strikes])
-    assert [f"{fault.kind}: {fault.what}" for fault in run.oracle.faults] == []
+    faults = [f"{fault.kind}: {fault.what}" for fault in run.oracle.faults]
+    print(*faults, sep="\n")
+    assert faults == []
     targets = run.plan.targets
     assert run.counts["strikes left out"] == 0
     assert run.counts["turns"] >= targets.turns
