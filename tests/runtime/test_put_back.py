@@ -19,7 +19,7 @@ from turnwire.core.entries import Content, Delta, Event, Finish, Logged, Provide
 from turnwire.core.snapshots import folded
 from turnwire.ports import Accepted, AcceptRequest, Appended, Failure, Model, StepRequest, StoredTurn, TurnKey
 from turnwire.runtime.backend import Opening
-from turnwire.runtime.refusals import Unlearned
+from turnwire.runtime.refusals import Refused, Unlearned
 from turnwire.runtime.session_hub import Feed
 from turnwire.settings import Settings
 from turnwire.stores.redis.link import Link
@@ -239,6 +239,116 @@ async def test_two_turns_in_a_row_that_were_forgotten_come_back_in_their_order(w
     assert (await world.turns())["t2"].parent == "t1"
     await world.history_is_sound()
     assert world.model.requests == 2
+
+
+async def test_turns_that_were_forgotten_whole_come_back_in_their_order(world: World) -> None:
+    """One that runs waits for those before it, though they are over."""
+    await world.create("t0")
+    world.model.finish()
+    await world.ended("t0")
+    world.store.keep()
+    await world.create("t1")
+    world.model.say("first")
+    world.model.finish()
+    await world.ended("t1")
+    await world.create("t2", parent="t0")
+    world.model.say("second")
+    world.model.finish()
+    await world.ended("t2")
+    await world.create("t3", parent="t1")
+    world.model.say("third")
+    await world.reaches("third", "t3")
+    world.store.go_back()
+    await world.reaches("third", "t3")
+    turns = await world.turns()
+    assert [(turn, stored.parent) for turn, stored in turns.items()] == [
+        ("t0", None),
+        ("t1", "t0"),
+        ("t2", "t0"),
+        ("t3", "t1"),
+    ]
+    await world.create("t4", on_busy="queue")
+    assert (await world.turns())["t4"].parent == "t3"
+    assert [await world.text(turn) for turn in ("t1", "t2", "t3")] == ["first", "second", "third"]
+    await world.history_is_sound()
+
+
+async def test_a_turn_comes_back_without_the_one_before_it_that_nobody_has_any_more(world: World) -> None:
+    world.store.keep()
+    await world.create("t1")
+    world.model.finish()
+    await world.ended("t1")
+    await world.create("t2")
+    world.model.say("second")
+    await world.reaches("second", "t2")
+    world.node.journal.forget(world.node.journal.lingering()[0])  # as if another node had written it, which died
+    world.store.go_back()
+    await world.reaches("second", "t2")
+    assert {turn: stored.parent for turn, stored in (await world.turns()).items()} == {"t2": None}
+    world.model.finish()
+    assert (await world.ended("t2")).type == "turn.done"
+
+
+@pytest.fixture
+async def held_back(world: World, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Nothing is put back before this is set."""
+    accept = world.log.accept_turn
+    go = asyncio.Event()
+
+    async def waits(request: AcceptRequest) -> Accepted:
+        if request.put_back:
+            await go.wait()
+        return await accept(request)
+
+    monkeypatch.setattr(world.log, "accept_turn", waits)
+    return go
+
+
+async def test_a_new_turn_waits_for_the_one_that_its_client_has_seen(world: World, held_back: asyncio.Event) -> None:
+    world.store.keep()
+    await world.create("t1")
+    world.model.say("first")
+    await world.reaches("first")
+    await world.node.hub.attach(SESSION, Reading())
+    world.store.go_back()
+    await answered(lambda: world.log.read_view(SESSION, 1))
+    creating = asyncio.create_task(world.create("t2", on_busy="queue"))
+    assert await asyncio.wait({creating}, timeout=0.5) == (set(), {creating})
+    held_back.set()
+    await creating
+    turns = await world.turns()
+    assert [(turn, stored.state, stored.parent) for turn, stored in turns.items()] == [
+        ("t1", "running", None),
+        ("t2", "queued", "t1"),
+    ]
+
+
+@pytest.mark.parametrize("named", [{"parent": "t1"}, {"again": "t1", "input": []}])
+async def test_a_turn_that_a_new_one_names_is_waited_for_until_it_is_back(
+    world: World, held_back: asyncio.Event, named: dict[str, Any]
+) -> None:
+    world.store.keep()
+    await world.create("t1")
+    world.model.say("first")
+    world.model.finish()
+    await world.ended("t1")
+    world.store.go_back()
+    await answered(lambda: world.log.read_view(SESSION, 1))
+    creating = asyncio.create_task(world.create("t2", **named))
+    assert await asyncio.wait({creating}, timeout=0.5) == (set(), {creating})
+    held_back.set()
+    await creating
+    assert list(await world.turns()) == ["t1", "t2"]
+
+
+async def test_a_turn_that_never_was_is_waited_for_only_while_it_may_be_on_its_way(world: World) -> None:
+    await world.create("t1")
+    world.store.keep()
+    world.store.go_back()
+    await answered(lambda: world.log.read_view(SESSION, 1))
+    with pytest.raises(Refused, match="parent turn does not exist"):
+        await world.create("t2", parent="none")
+    assert not world.log.unsettled
 
 
 async def test_a_turn_comes_back_behind_one_whose_end_nobody_has_any_more(

@@ -278,6 +278,31 @@ async def test_a_turn_whose_parent_was_lost_too_hangs_on_what_is_left(log: Redis
     assert (kept.result, kept.parent) == ("running", "t1")
 
 
+async def test_a_turn_that_is_put_back_comes_behind_the_one_that_it_came_behind_before(
+    log: RedisSessionLog, server: StoreServer
+) -> None:
+    assert (await log.accept_turn(request())).predecessor is None
+    queued = request(key("t2"), parent="root", on_busy="queue")
+    assert (await log.accept_turn(queued)).predecessor == "t1"
+    await log.accept_turn(request(key("t3"), on_busy="queue"))
+    assert (await log.accept_turn(queued)).predecessor == "t1"  # as after a lost reply
+    assert (await append(log, sealing())).next == "t2"
+    taken = (await log.take_turn(key("t2"), "n2")).request
+    assert taken is not None and taken.predecessor == "t1"
+    await append(log, sealing(key("t2"), nonce="n2"))
+    assert (await log.take_turn(key("t3"), "n3")).result == "taken"
+    await append(log, sealing(key("t3"), nonce="n3"))
+
+    before = server.contents()
+    early = await log.accept_turn(request(key("t5"), parent=("t3",), put_back=True, predecessor="t4"))
+    assert early.result == "too_early"
+    assert server.contents() == before
+
+    await log.accept_turn(request(key("t4"), put_back=True, predecessor="t3"))
+    await append(log, sealing(key("t4")))
+    assert (await log.accept_turn(request(key("t5"), put_back=True, predecessor="t4"))).result == "running"
+
+
 async def test_a_cancel_that_came_first_waits_for_the_writer_of_a_turn_that_is_put_back(log: RedisSessionLog) -> None:
     await log.cancel_turn(key(), "bob", "")
 

@@ -4,7 +4,7 @@ These are the arguments and results of ports.SessionLog; the guarantees of its c
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from turnwire.core.entries import Entry, Logged
@@ -93,6 +93,14 @@ class AcceptRequest:
     cancel that came meanwhile waits for the writer. Another turn in its place answers `busy`."""
     taken_from: str | None = None
     """The nonce of the writer that this one took the turn from, who may have it again where the store lost that."""
+    predecessor: str | None = None
+    """The session's newest turn when this one was accepted. One that is put back while that is missing is `too_early`:
+    it may be on its way back, too. None: wherever it comes."""
+
+    def placed(self, accepted: "Accepted") -> "AcceptRequest":
+        """With the place that it was given."""
+        parent = "root" if accepted.parent is None else (accepted.parent,)
+        return replace(self, parent=parent, predecessor=accepted.predecessor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +109,22 @@ class Accepted:
 
     `running`: the lease is this node's. `queued`: it waits. `sealed`: a cancel had come first, the turn is over.
     `duplicate`: it was accepted before. The others were refused and left no trace: `conflict` (same id, other
-    content), `busy`, `queue_full`, `deleted`, `no_parent`, `limited` (by `limit` of its owner's plan, or by `others`).
+    content), `busy`, `queue_full`, `deleted`, `no_parent`, `too_early` (its predecessor is missing), `limited` (by
+    `limit` of its owner's plan, or by `others`).
     """
 
     result: Literal[
-        "running", "queued", "sealed", "duplicate", "conflict", "busy", "queue_full", "deleted", "no_parent", "limited"
+        "running",
+        "queued",
+        "sealed",
+        "duplicate",
+        "conflict",
+        "busy",
+        "queue_full",
+        "deleted",
+        "no_parent",
+        "too_early",
+        "limited",
     ]
     gen: str = ""
     seq: int = 0
@@ -123,6 +142,8 @@ class Accepted:
     limit: Limit | None = None
     retry_after_ms: int = 0
     """Of `limited`; 0: nobody knows."""
+    predecessor: str | None = None
+    """The session's newest turn before it, of one that is accepted now."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from turnwire.ports import (
 )
 from turnwire.runtime.input_check import InputCheck
 from turnwire.runtime.quotas import Caller, Claim, Quotas
-from turnwire.runtime.refusals import Refused, Unlearned
+from turnwire.runtime.refusals import Refused, TurnMissing, Unlearned
 from turnwire.runtime.running_turns import RunningTurns, new_nonce
 from turnwire.runtime.session_hub import SessionHub
 from turnwire.runtime.turn_requests import TurnRequests
@@ -135,7 +135,18 @@ class Backend:
     # --- turns ----------------------------------------------------------------------------------------------------
 
     async def create_turn(self, caller: Caller, command: TurnCreate) -> Created:
-        """Store the turn, and run it if it is its time. Raises Refused, Unlearned."""
+        """Store the turn, and run it if it is its time. Raises Refused, Unlearned.
+
+        It comes behind what its client has seen: where the store has just lost that, it waits until that is back.
+        """
+        try:
+            return await self._create_turn(caller, command)
+        except TurnMissing as missing:
+            if not await self._learn(self._hub.has(TurnKey(caller.user, command.session, missing.turn))):
+                raise
+            return await self._create_turn(caller, command)
+
+    async def _create_turn(self, caller: Caller, command: TurnCreate) -> Created:
         if self.draining:
             raise Refused("draining", "This server is about to stop; reconnect to another.")
         key = TurnKey(caller.user, command.session, command.turn)
@@ -143,14 +154,19 @@ class Backend:
         await self._ask_guard(asked, caller.org)
         claim = await self._learn(self._quotas.claim(caller, key, self._requests.estimate(spec)))
         request = replace(asked, counted=claim.counted)
-        accepted = await self._surely(lambda: self._log.accept_turn(request))
+
+        async def accept() -> Accepted:
+            await self._hub.is_back(key.session_key)
+            return await self._log.accept_turn(request)
+
+        accepted = await self._surely(accept)
         await self._quotas.after(claim, accepted)
         if accepted.result == "limited":
             raise self._limited(claim, accepted)
-        _raise_if_refused(accepted)
+        _raise_if_refused(accepted, request)
         self._hub.feed(key.session_key, accepted.gen, accepted.logged)
         if accepted.result == "running":
-            self._running.start(request, spec)
+            self._running.start(request.placed(accepted), spec)
         if accepted.interrupted is not None:
             self._running.cancel(key.session_key.turn(accepted.interrupted), caller.user)
         if accepted.next is not None:
@@ -283,7 +299,7 @@ class Backend:
             raise Unlearned from failure
 
 
-def _raise_if_refused(accepted: Accepted) -> None:
+def _raise_if_refused(accepted: Accepted, request: AcceptRequest) -> None:
     match accepted.result:
         case "conflict":
             raise Refused("turn_conflict", "A turn of this id with other content exists.")
@@ -294,7 +310,7 @@ def _raise_if_refused(accepted: Accepted) -> None:
         case "deleted":
             raise Refused("not_found", "The session was deleted.")
         case "no_parent":
-            raise Refused("not_found", "The parent turn does not exist.")
+            raise TurnMissing(request.parent[0], "The parent turn does not exist.")
         case _:
             return
 

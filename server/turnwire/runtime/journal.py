@@ -106,11 +106,14 @@ class Journal:
 
     async def _accept_again(self, writer: Writer) -> None:
         """Until the store takes it. Another turn may stand in its place whose end was lost, too: that one's writer, or
-        the sweep, ends it within the grace."""
+        the sweep, ends it within the grace. And one before it may be missing, whose writer comes while the store is
+        recovering or not at all."""
         request = replace(writer.request, nonce=writer.nonce, on_busy="reject", put_back=True)
         since_ms, tries = self._clock.monotonic_ms(), 0
         while True:
             result = "away"
+            if not self._log.recovering:
+                request = replace(request, predecessor=None)
             try:
                 accepted = await self._log.accept_turn(request)
             except Failure as failure:
@@ -124,7 +127,7 @@ class Journal:
                     return
                 if result == "busy" and accepted.active is not None:
                     await self._look_at(writer.key.session_key.turn(accepted.active))
-            if result not in ("away", "busy") or self._clock.monotonic_ms() - since_ms > self._grace_ms:
+            if result not in ("away", "busy", "too_early") or self._clock.monotonic_ms() - since_ms > self._grace_ms:
                 _log.warning("not_put_back", turn=writer.key.turn, why=result)
                 writer.leave("gone" if result == "deleted" else "lost")
                 return

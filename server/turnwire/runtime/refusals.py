@@ -21,5 +21,13 @@ class Refused(Exception):
         self.upgrade_url = upgrade_url
 
 
+class TurnMissing(Refused):
+    """The command names a turn that does not exist."""
+
+    def __init__(self, turn: str, message: str) -> None:
+        super().__init__("not_found", message)
+        self.turn = turn
+
+
 class Unlearned(Exception):
     """Whether the store took the write is not known. The same command again finds out."""

@@ -195,6 +195,20 @@ class SessionHub:
                 return place
             await asyncio.sleep(SETTLE_LOOK_MS / 1000)
 
+    async def is_back(self, key: SessionKey) -> None:
+        """Wait until all that was shown of a session here is in the log, or is not to come back."""
+        feed = self._feeds.get(key)
+        if feed is not None and self._log.unsettled:
+            await self.place(key, feed.gen, feed.tail)
+
+    async def has(self, key: TurnKey) -> bool:
+        """Whether the log has a turn, once it has, or is not to get back, what it may have lost."""
+        while True:
+            found = bool(await self._log.read_branch(key, 1))
+            if found or not self._log.unsettled:
+                return found
+            await asyncio.sleep(SETTLE_LOOK_MS / 1000)
+
     # --- growth ---------------------------------------------------------------------------------------------------
 
     def feed(self, key: SessionKey, gen: str, logged: Sequence[Logged]) -> None:

@@ -10,7 +10,7 @@ from turnwire.core.entries import UsageReport
 from turnwire.core.quotas import Used, nano_of
 from turnwire.core.turn import cancelled_before_start
 from turnwire.ports import AcceptRequest, Model, SessionLog, StoredTurn, TurnKey
-from turnwire.runtime.refusals import Refused
+from turnwire.runtime.refusals import Refused, TurnMissing
 from turnwire.runtime.running_turns import new_nonce
 from turnwire.runtime.turn_runner import Spec, has_images
 from turnwire_protocol.commands import TurnCreate
@@ -80,7 +80,7 @@ class TurnRequests:
     async def _earlier(self, key: TurnKey) -> StoredTurn:
         branch = await self._log.read_branch(key, 1)
         if not branch:
-            raise Refused("not_found", "The turn to answer again does not exist.")
+            raise TurnMissing(key.turn, "The turn to answer again does not exist.")
         return branch[0]
 
     def estimate(self, spec: Spec) -> Used:

@@ -210,6 +210,7 @@ class RedisSessionLog:
                     "put_back" if request.put_back else "",
                     *counted_arguments(request.counted),
                     request.taken_from or "",
+                    request.predecessor or "",
                 ],
             )
         )

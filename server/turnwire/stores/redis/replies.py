@@ -58,7 +58,7 @@ def accepted_of(reply: Sequence[Any]) -> Accepted:
         return Accepted(result, active=_text(reply[1]))
     if result == "limited":
         return Accepted(result, limit=limit_of(reply[1]), retry_after_ms=reply[2])
-    _, gen, seq, parent, entries, interrupted, following, left = reply
+    _, gen, seq, parent, entries, interrupted, following, left, predecessor = reply
     return Accepted(
         result,
         gen.decode(),
@@ -68,6 +68,7 @@ def accepted_of(reply: Sequence[Any]) -> Accepted:
         _text(interrupted),
         _text(following),
         left=left_of(left),
+        predecessor=_text(predecessor),
     )
 
 
@@ -107,7 +108,7 @@ def taken_of(key: TurnKey, nonce: str, reply: Sequence[Any], entries: Sequence[L
     if result != "taken":
         return Taken(result, reply[1].decode() if len(reply) > 1 else "")
     _, gen, state, counter, seq, at, takes, cancel_by, _, answers, *accepted = reply
-    digest, body, spec, cancelled_body, parent, cancel_after_ms, *counted, taken_from = accepted
+    digest, body, spec, cancelled_body, parent, cancel_after_ms, *counted, taken_from, predecessor = accepted
     request = AcceptRequest(
         key,
         nonce,
@@ -120,6 +121,7 @@ def taken_of(key: TurnKey, nonce: str, reply: Sequence[Any], entries: Sequence[L
         cancel_after_ms=int(cancel_after_ms) if cancel_after_ms else None,
         counted=counted_of(*counted) if counted[0] else None,
         taken_from=_text(taken_from),
+        predecessor=_text(predecessor),
     )
     return Taken(
         result,

@@ -25,6 +25,11 @@ local function session_id()
   return string.match(SESSION, '[^:]*$')
 end
 
+-- The turn of the session that was accepted before the one at `seq`, or ''.
+local function turn_before(seq)
+  return redis.call('ZREVRANGEBYSCORE', SESSION .. ':turns', '(' .. seq, '-inf', 'LIMIT', 0, 1)[1] or ''
+end
+
 -- When somebody should look after a turn.
 local function due_of(turn)
   return tonumber(redis.call('ZSCORE', LEASES, member(turn)) or 0)

@@ -8,10 +8,12 @@
 --       idle ms, preview or '', 'put_back' for a turn that the store has lost and whose writer has it, else '',
 --       organisation or '', address or '', what others than the owner say of it: '' nothing, 'wait' it may but wait in
 --       the queue, 'refuse'; and of the owner's quota six limits and two of an estimate, or '' for a turn that is not
---       counted; of a turn that is put back, who had it before its writer took it, or ''
--- Returns {result, gen, seq, parent, entries, interrupted, next, what is left of six limits}. The same nonce again is
--- answered from what was stored. What is refused ('conflict', 'queue_full', 'deleted', 'no_parent'; 'busy' with the
--- active turn, 'limited' with the number of the owner's limit and a wait in ms, or 0 for another's limit) leaves no trace.
+--       counted; of a turn that is put back, who had it before its writer took it, or '', and the turn that must be there
+--       before it, or ''
+-- Returns {result, gen, seq, parent, entries, interrupted, next, what is left of six limits, predecessor}. The same
+-- nonce again is answered from what was stored. What is refused ('conflict', 'queue_full', 'deleted', 'no_parent',
+-- 'too_early'; 'busy' with the active turn, 'limited' with the number of the owner's limit and a wait in ms, or 0 for
+-- another's limit) leaves no trace.
 
 local T = KEYS[3]
 local turn, nonce, digest, body, by = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[10]
@@ -38,7 +40,7 @@ if known[1] then
   if known[2] == nonce then
     local last = known[3] == 'sealed' and seq + 1 or seq
     local entries = redis.call('XRANGE', LOG, known[6] .. '-0', last .. '-0')
-    return {known[3], GEN, seq, known[5], entries, known[7], known[8], left()}
+    return {known[3], GEN, seq, known[5], entries, known[7], known[8], left(), turn_before(seq)}
   end
   if put_back then
     local t = redis.call('HMGET', T, 'nonce', 'state', 'lease_replid')
@@ -47,13 +49,15 @@ if known[1] then
     if is_untaken(t[1], t[2]) or lost_take then
       if t[2] == 'queued' then return {'busy', ACTIVE} end
       own()
-      return {'running', GEN, seq, known[5], {}, '', '', {}}
+      return {'running', GEN, seq, known[5], {}, '', '', {}, ''}
     end
-    if t[1] == nonce then return {'running', GEN, seq, known[5], {}, '', '', {}} end
+    if t[1] == nonce then return {'running', GEN, seq, known[5], {}, '', '', {}, ''} end
   end
   if known[1] ~= digest then return {'conflict'} end
-  return {'duplicate', GEN, seq, known[5], {}, '', '', left()}
+  return {'duplicate', GEN, seq, known[5], {}, '', '', left(), ''}
 end
+
+if ARGV[34] ~= '' and redis.call('EXISTS', turn_key(ARGV[34])) == 0 then return {'too_early'} end
 
 local parent = ''
 if ARGV[8] == 'leaf' then
@@ -135,4 +139,4 @@ redis.call('HSET', SESSION, 'leaf', turn)
 touch(KEYS[4], KEYS[6], ARGV[19])
 -- Beside a running turn, whose node hears of nothing but its own appends.
 publish(result ~= 'running' and 'aside')
-return {result, GEN, seq, parent, logged_since(first), interrupted, next_turn, left()}
+return {result, GEN, seq, parent, logged_since(first), interrupted, next_turn, left(), turn_before(seq)}

@@ -5,8 +5,8 @@
 -- ARGV  gen, turn, nonce, node, lease ms, what may be taken: 'ownerless', or 'overdue' leases too, or 'foreign' ones too
 -- Returns {result, gen, state before, counter, seq, at, takes, cancelled by, head, answers, and as it was accepted:
 -- digest, body, spec, cancelled body, parent, cancel_after_ms, and what was claimed for it:
--- tokens, money, organisation, address; and who had it}: missing, over, held, foreign, taken. A turn that was
--- queued or parked keeps that state until it is sealed, so that whoever takes it again knows.
+-- tokens, money, organisation, address; who had it, and its predecessor}: missing, over, held, foreign, taken. A turn
+-- that was queued or parked keeps that state until it is sealed, so that whoever takes it again knows.
 
 local T, turn, nonce, claim = KEYS[3], ARGV[2], ARGV[3], ARGV[6]
 local t = redis.call('HMGET', T, 'state', 'nonce', 'lease_replid', 'counter', 'seq', 'at', 'cancel_by',
@@ -32,4 +32,4 @@ end
 return {'taken', GEN, state, tonumber(t[4]), tonumber(t[5]), tonumber(t[6]), tonumber(redis.call('HGET', T, 'takes') or 0),
   t[7] or '', HEAD, redis.call('HGETALL', asks_key(turn)), t[8], t[9], t[10], t[11], t[12], t[13],
   t[14] or '', t[15] or '', t[16] or '', t[17] or '',
-  redis.call('HGET', T, 'taken_from') or ''}
+  redis.call('HGET', T, 'taken_from') or '', turn_before(t[5])}
