@@ -1,13 +1,17 @@
 """A real store of this worker's own, and the log of one node on it."""
 
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.stores.making import SETTLED
 from tests.stores.server import StoreServer, binaries
 from turnwire.stores.redis.link import Link
-from turnwire.stores.redis.log import LogLimits, RedisSessionLog
+from turnwire.stores.redis.log import RedisSessionLog
+
+LIMITS = replace(SETTLED, lease_ms=1_000)
 
 
 @pytest.fixture(scope="session")
@@ -26,14 +30,14 @@ def server(shared_server: StoreServer) -> StoreServer:
 
 @pytest.fixture
 async def log(server: StoreServer) -> AsyncIterator[RedisSessionLog]:
-    async with RedisSessionLog(Link(server.url), node="here", limits=LogLimits(lease_ms=1_000)) as log:
+    async with RedisSessionLog(Link(server.url), node="here", limits=LIMITS) as log:
         yield log
 
 
 @pytest.fixture
 async def other(server: StoreServer) -> AsyncIterator[RedisSessionLog]:
     """Another node on the same store."""
-    async with RedisSessionLog(Link(server.url), node="there", limits=LogLimits(lease_ms=1_000)) as log:
+    async with RedisSessionLog(Link(server.url), node="there", limits=LIMITS) as log:
         yield log
 
 

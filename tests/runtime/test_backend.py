@@ -9,6 +9,7 @@ import pytest
 
 from tests.stores.making import (
     SESSION,
+    SETTLED,
     append,
     asking,
     batch,
@@ -44,7 +45,7 @@ SETTINGS = Settings(lease_ms=2_000, renew_ms=200, sweep_ms=200, input_bytes_max=
 
 @pytest.fixture
 async def node(server: StoreServer) -> AsyncIterator[Node]:
-    async with RedisSessionLog(Link(server.url), node="here", limits=LogLimits(lease_ms=2_000)) as log:
+    async with RedisSessionLog(Link(server.url), node="here", limits=SETTLED) as log:
         node = Node(SETTINGS, log, quotas_beside(log), MODELS, SystemClock())
         tasks = [asyncio.create_task(work, name=name) for name, work in node.tasks().items()]
         yield node

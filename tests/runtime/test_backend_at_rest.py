@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from tests.runtime.test_backend import MODELS, SETTINGS, create, ended
-from tests.stores.making import SESSION, append, asking, batch, caller, key, quotas_beside, request, text
+from tests.stores.making import SESSION, SETTLED, append, asking, batch, caller, key, quotas_beside, request, text
 from tests.stores.server import StoreServer
 from tests.support.waiting import until
 from turnwire.app import Node, SystemClock
@@ -18,7 +18,7 @@ from turnwire.ports import Failure, SessionKey
 from turnwire.runtime.refusals import Refused, Unlearned
 from turnwire.runtime.turn_runner import Spec
 from turnwire.stores.redis.link import Link
-from turnwire.stores.redis.log import LogLimits, RedisSessionLog
+from turnwire.stores.redis.log import RedisSessionLog
 from turnwire_protocol.at_rest import SessionPatch, validate_body
 from turnwire_protocol.grammar import check_shape
 
@@ -38,7 +38,7 @@ async def running(log: RedisSessionLog) -> AsyncIterator[Node]:
 
 @pytest.fixture
 async def node(server: StoreServer) -> AsyncIterator[Node]:
-    async with RedisSessionLog(Link(server.url), node="here", limits=LogLimits(lease_ms=2_000)) as log:
+    async with RedisSessionLog(Link(server.url), node="here", limits=SETTLED) as log:
         async for started in running(log):
             yield started
 
@@ -46,7 +46,7 @@ async def node(server: StoreServer) -> AsyncIterator[Node]:
 @pytest.fixture
 async def second(server: StoreServer) -> AsyncIterator[Node]:
     """Another node on the same store."""
-    async with RedisSessionLog(Link(server.url), node="there", limits=LogLimits(lease_ms=2_000)) as log:
+    async with RedisSessionLog(Link(server.url), node="there", limits=SETTLED) as log:
         async for started in running(log):
             yield started
 

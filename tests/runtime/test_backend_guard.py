@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from tests.runtime.test_backend import MODELS, SETTINGS, create, ended
-from tests.stores.making import SESSION, caller, quotas_beside
+from tests.stores.making import SESSION, SETTLED, caller, quotas_beside
 from tests.stores.server import StoreServer
 from turnwire.app import Node, SystemClock
 from turnwire.ports import Failure, ProposedTurn, Refusal
 from turnwire.runtime.refusals import Refused, Unlearned
 from turnwire.stores.redis.link import Link
-from turnwire.stores.redis.log import LogLimits, RedisSessionLog
+from turnwire.stores.redis.log import RedisSessionLog
 
 
 class Guard:
@@ -38,7 +38,7 @@ def guard() -> Guard:
 
 @pytest.fixture
 async def node(server: StoreServer, guard: Guard) -> AsyncIterator[Node]:
-    async with RedisSessionLog(Link(server.url), node="here", limits=LogLimits(lease_ms=2_000)) as log:
+    async with RedisSessionLog(Link(server.url), node="here", limits=SETTLED) as log:
         node = Node(SETTINGS, log, quotas_beside(log), MODELS, SystemClock(), guard=guard)
         tasks = [asyncio.create_task(work, name=name) for name, work in node.tasks().items()]
         yield node

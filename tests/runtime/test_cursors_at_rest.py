@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.runtime.test_backend import MODELS
-from tests.stores.making import quotas_beside
+from tests.stores.making import SETTLED, quotas_beside
 from tests.stores.server import StoreServer
 from tests.support.waiting import until
 from turnwire.app import Node, SystemClock
@@ -101,7 +101,7 @@ class Served:
 
 @pytest.fixture
 async def served(server: StoreServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Served]:
-    async with RedisSessionLog(Link(server.url), node="here") as log:
+    async with RedisSessionLog(Link(server.url), node="here", limits=SETTLED) as log:
         served = Served(log, monkeypatch)
         journal = asyncio.create_task(served.node.journal.run())
         yield served

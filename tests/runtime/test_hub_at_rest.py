@@ -2,18 +2,19 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 
 import pytest
 
 from tests.runtime.test_session_hub import Hub, Reading, reached
-from tests.stores.making import SESSION, append, batch, key, request, text, types
+from tests.stores.making import SESSION, SETTLED, append, batch, key, request, text, types
 from tests.stores.server import StoreServer
 from tests.support.waiting import until
 from turnwire.core.entries import Event, Logged
 from turnwire.core.log_values import LogRange, SessionChange, SessionKey
 from turnwire.runtime.session_hub import Feed
 from turnwire.stores.redis.link import Link
-from turnwire.stores.redis.log import LogLimits, RedisSessionLog
+from turnwire.stores.redis.log import RedisSessionLog
 
 TITLE = SessionChange(title=b'"Sky"')
 
@@ -178,7 +179,7 @@ async def test_a_lost_nudge_of_a_deletion_is_made_up_and_a_deleted_session_stays
 
 
 async def test_a_session_that_is_made_again_is_another_one_for_its_old_readers(server: StoreServer) -> None:
-    async with RedisSessionLog(Link(server.url), node="here", limits=LogLimits(deleted_ms=1)) as log:
+    async with RedisSessionLog(Link(server.url), node="here", limits=replace(SETTLED, deleted_ms=1)) as log:
         hub = Hub(log, check_ms=20)
         await log.accept_turn(request())
         feed = await hub.attach(SESSION, Reading())

@@ -11,9 +11,11 @@ from turnwire.core.quotas import UNLIMITED, Plan
 from turnwire.runtime.quotas import Caller
 from turnwire.stores.redis.limits import RedisQuotas
 from turnwire.stores.redis.link import Lane
-from turnwire.stores.redis.log import RedisSessionLog
+from turnwire.stores.redis.log import LogLimits, RedisSessionLog
 
 SESSION = SessionKey("alice", "s1")
+SETTLED = LogLimits(lease_ms=2_000, readers_settle_ms=200)
+"""For a store that has lost nothing, though the node has just come up: readers wait for nothing to be put back."""
 RECORD = b'{"parts":[{"part":0,"kind":"text","text":"hi","last":true}]}'
 
 _numbers = count()
@@ -25,7 +27,7 @@ def caller(user: str, plan: Plan = UNLIMITED, org: str | None = None) -> Caller:
 
 
 def quotas_beside(log: RedisSessionLog) -> RedisQuotas:
-    """On the same store. What it opens is closed with the log's link."""
+    """On the same store. It opens nothing before it is asked, so a test that has it asked must close it."""
     return RedisQuotas(log._link)
 
 
