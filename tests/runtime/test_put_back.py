@@ -341,6 +341,15 @@ async def test_a_turn_that_a_new_one_names_is_waited_for_until_it_is_back(
     assert list(await world.turns()) == ["t1", "t2"]
 
 
+async def test_nobody_waits_for_a_session_that_is_known_to_be_deleted(world: World) -> None:
+    await world.create("t1")
+    await world.node.hub.attach(SESSION, Reading())
+    await world.node.backend.delete_session(SESSION)
+    with pytest.raises(Refused, match="was deleted"):
+        await world.create("t2")
+    assert world.log.unsettled
+
+
 async def test_a_turn_that_never_was_is_waited_for_only_while_it_may_be_on_its_way(world: World) -> None:
     await world.create("t1")
     world.store.keep()

@@ -198,7 +198,7 @@ class SessionHub:
     async def is_back(self, key: SessionKey) -> None:
         """Wait until all that was shown of a session here is in the log, or is not to come back."""
         feed = self._feeds.get(key)
-        if feed is not None and self._log.unsettled:
+        if feed is not None and not feed.deleted and self._log.unsettled:
             await self.place(key, feed.gen, feed.tail)
 
     async def has(self, key: TurnKey) -> bool:
