@@ -202,3 +202,14 @@ async def test_a_frame_is_encoded_once_for_all_viewers(log: RedisSessionLog) -> 
     for seq in range(3, 500):
         feed.encoded(JSON, Logged(seq, seq, piece.entry))
     assert feed.encoded(JSON, piece) is not once  # frames of before are not kept for ever
+
+
+async def test_nothing_is_read_for_a_new_turn_once_the_store_has_settled(
+    log: RedisSessionLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = Hub(log)
+    await log.accept_turn(request())
+    await hub.attach(SESSION, Reading())
+    await until(lambda: not log.unsettled)
+    monkeypatch.setattr(log, "read_range", None)  # whoever called it would fail
+    await hub.is_back(SESSION)
