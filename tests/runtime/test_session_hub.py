@@ -11,6 +11,7 @@ from tests.support.waiting import until
 from turnwire.core.entries import Delta, Event, Logged
 from turnwire.ports import SessionKey, TurnKey
 from turnwire.runtime.session_hub import WINDOW_ENTRIES_MAX, Feed, SessionHub
+from turnwire.stores.redis.link import Link
 from turnwire.stores.redis.log import RedisSessionLog
 from turnwire_protocol.codec import JSON, MSGPACK
 
@@ -182,6 +183,7 @@ async def test_the_last_cursor_ends_the_feed_and_a_new_one_begins_at_the_head(
     await other.accept_turn(request())
     await reached(feed, 1)
     await nudged.detach(SESSION, second)
+    await nudged.detach(SESSION, second)
     await append(other, batch())
     again = await nudged.attach(SESSION, first)
     assert again is not feed and again.tail == 2
@@ -202,6 +204,16 @@ async def test_a_frame_is_encoded_once_for_all_viewers(log: RedisSessionLog) -> 
     for seq in range(3, 500):
         feed.encoded(JSON, Logged(seq, seq, piece.entry))
     assert feed.encoded(JSON, piece) is not once  # frames of before are not kept for ever
+
+
+async def test_nobody_waits_for_more_than_he_has_seen(server: StoreServer) -> None:
+    """The node has just come up, so the store may have lost something, but nothing that anybody knows of."""
+    async with RedisSessionLog(Link(server.url), node="here") as log:
+        await log.accept_turn(request())
+        hub = Hub(log)
+        assert (await asyncio.wait_for(hub.place(SESSION, 1), 5)).head == 1
+        assert await asyncio.wait_for(hub.has(key()), 5)
+        assert log.unsettled
 
 
 async def test_nothing_is_read_for_a_new_turn_once_the_store_has_settled(

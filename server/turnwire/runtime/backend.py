@@ -101,7 +101,7 @@ class Backend:
     async def open(self, key: SessionKey, after: Cursor | None, history: int, reply_to: str | None) -> Opening:
         """Where a reader goes on that has `after`. Put its cursor on the hub first."""
         if after is not None:
-            place = await self._hub.place(key, after.gen, after.seq)
+            place = await self._hub.place(key, after.seq)
             mode = mode_of(
                 after,
                 gen=place.gen,

@@ -187,11 +187,11 @@ class SessionHub:
         """Entries past a cursor that its feed's memory does not reach."""
         return await self._log.read_range(key, after_seq, READ_ENTRIES_MAX)
 
-    async def place(self, key: SessionKey, gen: str | None, seq: int) -> LogRange:
+    async def place(self, key: SessionKey, seq: int) -> LogRange:
         """What the log says of a cursor's place, once it has, or is not to get back, what the cursor has seen."""
         while True:
             place = await self._log.read_range(key, seq, 1)
-            if place.gen == gen or place.head >= seq or not self._log.unsettled:
+            if place.head >= seq or not self._log.unsettled:
                 return place
             await asyncio.sleep(SETTLE_LOOK_MS / 1000)
 
@@ -199,7 +199,7 @@ class SessionHub:
         """Wait until all that was shown of a session here is in the log, or is not to come back."""
         feed = self._feeds.get(key)
         if feed is not None and not feed.deleted and self._log.unsettled:
-            await self.place(key, feed.gen, feed.tail)
+            await self.place(key, feed.tail)
 
     async def has(self, key: TurnKey) -> bool:
         """Whether the log has a turn, once it has, or is not to get back, what it may have lost."""
