@@ -206,7 +206,7 @@ async def test_a_frame_is_encoded_once_for_all_viewers(log: RedisSessionLog) -> 
     assert feed.encoded(JSON, piece) is not once  # frames of before are not kept for ever
 
 
-async def test_nobody_waits_for_more_than_he_has_seen(server: StoreServer) -> None:
+async def test_nobody_waits_for_more_than_was_seen(server: StoreServer) -> None:
     """The node has just come up, so the store may have lost something, but nothing that anybody knows of."""
     async with RedisSessionLog(Link(server.url), node="here") as log:
         await log.accept_turn(request())
