@@ -129,6 +129,7 @@ async def test_a_deletion_waits_for_what_this_node_has_appended_itself(writing: 
     assert deleted is not None
     writing.end(SESSION, deleted.gen, deleted.seq, deleted.at)
     assert not feed.deleted and feed.tail == 1
+    assert feed.reading is None
 
     writing.feed(SESSION, gen, [Logged(2, 2, pieces[0])])
     assert not feed.deleted

@@ -9,7 +9,7 @@ from tests.stores.making import SESSION, append, batch, key, request, sealing, t
 from tests.stores.server import StoreServer
 from tests.support.waiting import until
 from turnwire.core.entries import Delta, Event, Logged
-from turnwire.ports import SessionKey, TurnKey
+from turnwire.ports import Nudge, SessionKey, TurnKey
 from turnwire.runtime.session_hub import WINDOW_ENTRIES_MAX, Feed, SessionHub
 from turnwire.stores.redis.link import Link
 from turnwire.stores.redis.log import RedisSessionLog
@@ -32,6 +32,7 @@ class Hub(SessionHub):
     def __init__(self, log: RedisSessionLog, *, check_ms: int = 100_000, writes: bool = False) -> None:
         self.overdue: list[TurnKey] = []
         self.cancels: list[tuple[TurnKey, str]] = []
+        self.resets = 0
 
         async def on_overdue(turn: TurnKey) -> None:
             self.overdue.append(turn)
@@ -41,10 +42,13 @@ class Hub(SessionHub):
             check_ms=check_ms,
             on_overdue=on_overdue,
             on_cancel=lambda turn, by: self.cancels.append((turn, by)),
-            on_reset=lambda: None,
+            on_reset=self.on_reset,
             on_deleted=lambda _key: None,
             writes=lambda _key: writes,
         )
+
+    def on_reset(self) -> None:
+        self.resets += 1
 
 
 async def reached(feed: Feed, seq: int) -> None:
@@ -162,6 +166,21 @@ async def test_a_long_history_stays_in_the_log_and_not_in_memory(log: RedisSessi
     assert feed.after(1) is None
     found = await hub.read(SESSION, 1)
     assert texts(list(found.entries)) == [f"{number}" for number in range(count)]
+
+
+async def test_what_was_missed_while_the_subscription_was_lost_is_read_when_it_is_back(
+    log: RedisSessionLog, other: RedisSessionLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nothing_but_its_return() -> AsyncIterator[Nudge]:
+        yield Nudge("reset")
+
+    hub = Hub(log)
+    feed = await hub.attach(SESSION, Reading())
+    await other.accept_turn(request())
+    monkeypatch.setattr(log, "nudges", nothing_but_its_return)
+    await hub.follow_nudges()
+    await reached(feed, 1)
+    assert hub.resets == 1
 
 
 async def test_a_cancel_on_another_node_is_told_to_the_runner(nudged: Hub, log: RedisSessionLog, other: object) -> None:

@@ -285,7 +285,7 @@ class SessionHub:
                 return
             if feed.deleted and found.gen is None:
                 return
-            if found.gen != feed.gen or found.head < before or found.floor > before:
+            if found.gen != feed.gen or found.floor > before:
                 if found.head < before and self._log.unsettled:
                     await asyncio.sleep(SETTLE_LOOK_MS / 1000)
                     continue
