@@ -58,6 +58,12 @@ FIRST: Final = {
     for script in scripts.split()
 }
 """Which file of tests/stores knows a script best, by the first word of its name."""
+KNOWING: Final = {
+    "session_hub": ("session_hub", "hub_at_rest", "cursors_at_rest", "put_back"),
+    "writer": ("journal", "put_back"),
+    "reaper": ("reaper", "backend"),
+}
+"""Which files of tests/runtime know a module best."""
 
 
 def suites_of(path: Path) -> list[list[str]]:
@@ -68,9 +74,8 @@ def suites_of(path: Path) -> list[list[str]]:
         return [[f"tests/stores/test_{first}.py"], ["tests/stores"], ["tests/runtime"]]
     if path.parent.name == "core":
         return [["tests/core"], ["tests/runtime"]]
-    known = ROOT / "tests" / "runtime" / f"test_{path.stem}.py"
-    own = [[str(known.relative_to(ROOT))]] if known.exists() else []
-    return [*own, ["tests/runtime"], ["tests/end_to_end", "tests/conformance"]]
+    own = [f"tests/runtime/test_{name}.py" for name in KNOWING[path.stem]]
+    return [own, ["tests/runtime"], ["tests/end_to_end", "tests/conformance"]]
 
 
 @dataclass(frozen=True, slots=True)
