@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
-from tests.stores.making import SESSION, append, batch, key, request, sealing, text
+from tests.stores.making import SESSION, SETTLED, append, batch, key, request, sealing, text
 from tests.stores.server import StoreServer
 from tests.support.waiting import until
 from turnwire.core.entries import Delta, Event, Logged
@@ -181,6 +182,23 @@ async def test_what_was_missed_while_the_subscription_was_lost_is_read_when_it_i
     await hub.follow_nudges()
     await reached(feed, 1)
     assert hub.resets == 1
+
+
+async def test_a_feed_that_is_behind_what_the_log_has_cut_off_starts_anew(
+    log: RedisSessionLog, server: StoreServer
+) -> None:
+    hub = Hub(log)
+    gen = (await log.accept_turn(request())).gen
+    feed = await hub.attach(SESSION, Reading())
+    limits = replace(SETTLED, log_entries_max=10, log_entries_keep=3)
+    async with RedisSessionLog(Link(server.url), node="there", limits=limits) as other:
+        await append(other, batch(entries=text(key(), *"abcdefghijkl")))
+        await append(other, sealing(counter=12))
+        await other.accept_turn(request(key("t2")))
+    head = (await log.read_range(SESSION, 0, 1)).head
+    hub.catch_up(feed)
+    await until(lambda: feed.tail == head)
+    assert feed.gen == gen and feed.after(head) == () and feed.after(1) is None
 
 
 async def test_a_cancel_on_another_node_is_told_to_the_runner(nudged: Hub, log: RedisSessionLog, other: object) -> None:
