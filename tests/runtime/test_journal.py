@@ -172,8 +172,24 @@ async def test_another_writer_stops_this_one_and_nothing_of_it_gets_in(
     assert (await other.take_turn(key(), "nonce-other")).result == "taken"
     writer.append(piece("late"))
     assert (await writer.stopped)[0] == "fenced"
+    # What its producer still says goes nowhere, and makes it wait for nothing.
+    writer.append(piece("x" * (PENDING_CHARS_MAX + 1)))
+    await asyncio.wait_for(writer.room(), 5)
     assert (await writer.end(ending())).result == "fenced"
     assert await text_in_log(gated) == "mine "
+
+
+async def test_nothing_goes_in_between_the_last_word_and_the_end(journal: Journal, gated: Gated) -> None:
+    writer = await started(journal, gated)
+    gated.open.clear()
+    writer.append(piece("all "))
+    await gated.arrived.wait()
+    finishing = asyncio.create_task(writer.end(ending()))
+    await asyncio.sleep(0)
+    writer.append(piece("more"))
+    gated.open.set()
+    assert (await finishing).result == "ok"
+    assert await text_in_log(gated) == "all "
 
 
 async def test_a_stored_cancel_is_told_with_the_next_append(journal: Journal, gated: Gated) -> None:
