@@ -268,6 +268,16 @@ async def test_the_time_for_which_the_process_stood_still_is_not_the_services() 
     assert await step(provider, deadlines=replace(SHORT, connect=100, connect_total=500)) == END
 
 
+async def test_nor_is_the_time_for_which_it_stood_still_between_two_attempts() -> None:
+    async def fail() -> None:
+        asyncio.get_running_loop().call_later(0.01, time.sleep, STOOD_STILL_S + 0.5)
+        raise Failure("upstream_busy", retry_after_ms=50)
+
+    provider = Scripted([fail], [[A, END]])
+    assert await step(provider, deadlines=replace(SHORT, connect=400, connect_total=500)) == END
+    assert provider.requests[1].deadlines.connect == 400
+
+
 async def test_connecting_gets_no_more_than_what_is_left_of_connect_total() -> None:
     provider = Scripted([Failure("upstream_busy", retry_after_ms=100)], [[A, END]])
     await step(provider, deadlines=replace(SHORT, connect=400, connect_total=450))

@@ -108,7 +108,7 @@ class _Step:
             wait=self._wait_s,
             stop=self._is_enough,
             before_sleep=self._tell_retry,
-            sleep=asyncio.sleep,
+            sleep=self._sleep,
             reraise=True,
         )
         return await retrying(self._attempt_once, request)
@@ -153,6 +153,16 @@ class _Step:
     def _now_ms(self) -> int:
         return round(self._now() * 1000)
 
+    async def _sleep(self, wait_s: float) -> None:
+        began = self._now()
+        await asyncio.sleep(wait_s)
+        self._forgive(self._now() - began - wait_s)
+
+    def _forgive(self, late_s: float) -> None:
+        """A timer has fired so late. Small delays are a busy machine's, and count."""
+        if late_s > STOOD_STILL_S:
+            self._began += late_s
+
     @property
     def _has_another(self) -> bool:
         """Whether there is a fallback behind the model that is asked now."""
@@ -180,7 +190,7 @@ class _Step:
             if self._has_another or rest_ms / 1000 >= self._left_s():
                 kind = self._health.trouble
                 raise Failure(kind, "not asked: the service rests", retry_after_ms=rest_ms, may_retry=False)
-            await asyncio.sleep(rest_ms / 1000)
+            await self._sleep(rest_ms / 1000)
 
     def _tell_start(self) -> None:
         with self._telling():
@@ -209,9 +219,7 @@ class _Step:
                 detail=failure.detail,
             )
             if failure.kind == "timeout_connect":
-                late_s = self._now() - began - limits.connect / 1000
-                if late_s > STOOD_STILL_S:
-                    self._began += late_s
+                self._forgive(self._now() - began - limits.connect / 1000)
             if failure.kind == "timeout_first_content":
                 self._awaited_content_s += self._now() - began
             if not self._final:
