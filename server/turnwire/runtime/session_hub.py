@@ -293,7 +293,7 @@ class SessionHub:
                 return
             if found.entries:
                 feed.extend(found.gen or "", found.entries)
-            if feed.tail >= found.head or not found.entries:
+            if feed.tail >= found.head:
                 return
 
 
