@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.stores.making import SESSION, SETTLED, append, batch, key, request, sealing, text
+from tests.stores.making import SESSION, SETTLED, append, batch, key, make_overdue, request, sealing, text
 from tests.stores.server import StoreServer
 from tests.support.waiting import until
 from turnwire.core.entries import Delta, Event, Logged
@@ -156,6 +156,16 @@ async def test_a_store_that_lost_its_history_is_noticed_by_live_readers(
     await asyncio.gather(checking, return_exceptions=True)
 
 
+async def test_whoever_comes_to_a_session_finds_that_its_turn_is_overdue(
+    log: RedisSessionLog, server: StoreServer
+) -> None:
+    hub = Hub(log)
+    await log.accept_turn(request())
+    make_overdue(server, key())
+    await hub.attach(SESSION, Reading())
+    assert hub.overdue == [key()]
+
+
 async def test_a_long_history_stays_in_the_log_and_not_in_memory(log: RedisSessionLog) -> None:
     hub = Hub(log)
     accepted = await log.accept_turn(request())
@@ -180,8 +190,9 @@ async def test_what_was_missed_while_the_subscription_was_lost_is_read_when_it_i
     await other.accept_turn(request())
     monkeypatch.setattr(log, "nudges", nothing_but_its_return)
     await hub.follow_nudges()
-    await reached(feed, 1)
-    assert hub.resets == 1
+    assert feed.reading is not None
+    await asyncio.wait_for(feed.reading, 5)
+    assert (feed.tail, hub.resets) == (1, 1)
 
 
 async def test_a_feed_that_is_behind_what_the_log_has_cut_off_starts_anew(

@@ -236,12 +236,10 @@ class SessionHub:
     async def follow_nudges(self) -> None:
         """Act on nudges, for ever."""
         async for nudge in self._log.nudges():
-            if nudge.kind == "reset":
+            if nudge.key is None:  # a reset
                 self._on_reset()
                 for feed in self._feeds.values():
                     self.catch_up(feed)
-            elif nudge.key is None:
-                continue
             elif nudge.kind == "cancel" and nudge.turn is not None:
                 self._on_cancel(nudge.key.turn(nudge.turn), nudge.by)
             elif nudge.kind == "deleted":
