@@ -186,13 +186,14 @@ async def test_what_was_missed_while_the_subscription_was_lost_is_read_when_it_i
         yield Nudge("reset")
 
     hub = Hub(log)
-    feed = await hub.attach(SESSION, Reading())
     await other.accept_turn(request())
+    feed = await hub.attach(SESSION, Reading())
+    await append(other, batch())
     monkeypatch.setattr(log, "nudges", nothing_but_its_return)
     await hub.follow_nudges()
     assert feed.reading is not None
     await asyncio.wait_for(feed.reading, 5)
-    assert (feed.tail, hub.resets) == (1, 1)
+    assert (feed.tail, hub.resets) == (2, 1)
 
 
 async def test_a_feed_that_is_behind_what_the_log_has_cut_off_starts_anew(
