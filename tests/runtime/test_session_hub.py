@@ -241,6 +241,14 @@ async def test_the_last_cursor_ends_the_feed_and_a_new_one_begins_at_the_head(
     assert (await nudged.attach(SESSION, first)).readers == {first, second}
 
 
+async def test_two_that_come_at_the_same_time_stand_on_one_feed(nudged: Hub, other: RedisSessionLog) -> None:
+    first, second = Reading(), Reading()
+    feeds = await asyncio.gather(nudged.attach(SESSION, first), nudged.attach(SESSION, second))
+    assert feeds[0] is feeds[1] and feeds[0].readers == {first, second}
+    await other.accept_turn(request())
+    await reached(feeds[0], 1)
+
+
 async def test_a_frame_is_encoded_once_for_all_viewers(log: RedisSessionLog) -> None:
     hub = Hub(log)
     feed = await hub.attach(SessionKey("alice", "s"), Reading())
