@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import orjson
 import pytest
 
-from tests.stores.making import SESSION, batch, caller, key, quotas_beside, request, text
+from tests.stores.making import SESSION, append, batch, caller, key, quotas_beside, request, sealing, text
 from tests.stores.server import StoreServer
 from tests.support.waiting import LOOK_S, PATIENCE_S, until
 from turnwire.app import Node, SystemClock
@@ -321,6 +321,24 @@ async def test_a_new_turn_waits_for_the_one_that_its_client_has_seen(world: Worl
         ("t1", "running", None),
         ("t2", "queued", "t1"),
     ]
+
+
+async def test_a_turn_comes_back_to_its_own_parent_though_another_is_the_newest_now(
+    world: World, held_back: asyncio.Event
+) -> None:
+    await world.create("t1")
+    world.model.finish()
+    await world.ended("t1")
+    world.store.keep()
+    await world.create("t2")
+    world.model.say("second")
+    await world.reaches("second", "t2")
+    world.store.go_back()
+    await answered(lambda: world.log.accept_turn(request(key("t3"))))
+    await append(world.log, sealing(key("t3")))
+    held_back.set()
+    await world.reaches("second", "t2")
+    assert (await world.turns())["t2"].parent == "t1"
 
 
 @pytest.mark.parametrize("named", [{"parent": "t1"}, {"again": "t1", "input": []}])
