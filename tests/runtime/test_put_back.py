@@ -289,14 +289,20 @@ async def test_a_turn_comes_back_without_the_one_before_it_that_nobody_has_any_m
     assert (await world.ended("t2")).type == "turn.done"
 
 
+class Held(asyncio.Event):
+    """Nothing is put back before this is set. Counts what waits for it."""
+
+    waiting = 0
+
+
 @pytest.fixture
-async def held_back(world: World, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
-    """Nothing is put back before this is set."""
+async def held_back(world: World, monkeypatch: pytest.MonkeyPatch) -> Held:
     accept = world.log.accept_turn
-    go = asyncio.Event()
+    go = Held()
 
     async def waits(request: AcceptRequest) -> Accepted:
         if request.put_back:
+            go.waiting += 1
             await go.wait()
         return await accept(request)
 
@@ -304,7 +310,22 @@ async def held_back(world: World, monkeypatch: pytest.MonkeyPatch) -> asyncio.Ev
     return go
 
 
-async def test_a_new_turn_waits_for_the_one_that_its_client_has_seen(world: World, held_back: asyncio.Event) -> None:
+async def test_a_turn_is_put_back_once_though_its_model_says_more_meanwhile(world: World, held_back: Held) -> None:
+    world.store.keep()
+    await world.create()
+    world.model.say("one ")
+    await world.reaches("one ")
+    world.store.go_back()
+    await until(lambda: held_back.waiting)
+    for letter in "abcdefghij":
+        world.model.say(letter)
+        await answered(lambda: world.log.read_view(SESSION, 1))  # time for whatever is sent now to be refused
+    assert held_back.waiting == 1
+    held_back.set()
+    await world.reaches("one abcdefghij")
+
+
+async def test_a_new_turn_waits_for_the_one_that_its_client_has_seen(world: World, held_back: Held) -> None:
     world.store.keep()
     await world.create("t1")
     world.model.say("first")
@@ -324,7 +345,7 @@ async def test_a_new_turn_waits_for_the_one_that_its_client_has_seen(world: Worl
 
 
 async def test_a_turn_comes_back_to_its_own_parent_though_another_is_the_newest_now(
-    world: World, held_back: asyncio.Event
+    world: World, held_back: Held
 ) -> None:
     await world.create("t1")
     world.model.finish()
@@ -343,7 +364,7 @@ async def test_a_turn_comes_back_to_its_own_parent_though_another_is_the_newest_
 
 @pytest.mark.parametrize("named", [{"parent": "t1"}, {"again": "t1", "input": []}])
 async def test_a_turn_that_a_new_one_names_is_waited_for_until_it_is_back(
-    world: World, held_back: asyncio.Event, named: dict[str, Any]
+    world: World, held_back: Held, named: dict[str, Any]
 ) -> None:
     world.store.keep()
     await world.create("t1")

@@ -1,7 +1,7 @@
 """The hub on a real store: whatever way an entry comes, or does not, its readers see all of the log and only it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
 import pytest
@@ -10,7 +10,7 @@ from tests.stores.making import SESSION, SETTLED, append, batch, key, make_overd
 from tests.stores.server import StoreServer
 from tests.support.waiting import until
 from turnwire.core.entries import Delta, Event, Logged
-from turnwire.ports import Nudge, SessionKey, TurnKey
+from turnwire.ports import LogRange, Nudge, SessionKey, TurnKey
 from turnwire.runtime.session_hub import WINDOW_ENTRIES_MAX, Feed, SessionHub
 from turnwire.stores.redis.link import Link
 from turnwire.stores.redis.log import RedisSessionLog
@@ -261,6 +261,75 @@ async def test_a_frame_is_encoded_once_for_all_viewers(log: RedisSessionLog) -> 
     for seq in range(3, 500):
         feed.encoded(JSON, Logged(seq, seq, piece.entry))
     assert feed.encoded(JSON, piece) is not once  # frames of before are not kept for ever
+
+
+async def test_a_nudge_of_what_is_known_already_reads_nothing(
+    log: RedisSessionLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def twice() -> AsyncIterator[Nudge]:
+        for _ in range(2):
+            yield Nudge("grown", SESSION, accepted.gen, 1)
+
+    accepted = await log.accept_turn(request())
+    hub = Hub(log)
+    feed = await hub.attach(SESSION, Reading())
+    monkeypatch.setattr(log, "nudges", twice)
+    await hub.follow_nudges()
+    assert (feed.tail, feed.reading) == (1, None)
+
+
+async def test_a_nudge_that_comes_when_nobody_watches_any_more_is_none(
+    log: RedisSessionLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def late() -> AsyncIterator[Nudge]:
+        yield Nudge("grown", SESSION, "gen", 1)
+        yield Nudge("cancel", SESSION, turn="t1", by="bob")
+
+    hub = Hub(log)
+    monkeypatch.setattr(log, "nudges", late)
+    await hub.follow_nudges()
+    assert hub.cancels == [(key(), "bob")]
+
+
+async def test_whoever_leaves_while_the_check_asks_is_not_in_its_way(
+    log: RedisSessionLog, other: RedisSessionLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asking, go = asyncio.Event(), asyncio.Event()
+    ask = log.note_watched
+
+    async def slow(keys: Sequence[SessionKey]) -> Sequence[LogRange]:
+        asking.set()
+        await go.wait()
+        return await ask(keys)
+
+    hub = Hub(log, check_ms=50)
+    reader, second = Reading(), SessionKey("alice", "second")
+    await hub.attach(SESSION, reader)
+    feed = await hub.attach(second, reader)
+    monkeypatch.setattr(log, "note_watched", slow)
+    checking = asyncio.create_task(hub.check_forever())
+    await asking.wait()
+    await hub.detach(SESSION, reader)
+    await other.accept_turn(request(TurnKey("alice", "second", "t1")))
+    go.set()
+    await reached(feed, 1)
+    checking.cancel()
+    await asyncio.gather(checking, return_exceptions=True)
+
+
+async def test_another_history_that_has_more_than_was_seen_is_shown_at_once(
+    server: StoreServer, other: RedisSessionLog
+) -> None:
+    """The node has just come up; but a log that is longer than what was seen has nothing of it to get back."""
+    async with RedisSessionLog(Link(server.url), node="here") as log:
+        hub = Hub(log)
+        feed = await hub.attach(SESSION, Reading())
+        accepted = await other.accept_turn(request())
+        hub.catch_up(feed)
+        assert feed.reading is not None
+        await asyncio.wait_for(feed.reading, 5)
+        assert (feed.gen, feed.tail) == (accepted.gen, 1)
+        assert log.unsettled
 
 
 async def test_nobody_waits_for_more_than_was_seen(server: StoreServer) -> None:

@@ -376,8 +376,9 @@ class Nudge:
     gen: str = ""
     head: int = 0
     """Of `deleted`: where session.deleted stands."""
-    turn: str | None = None
+    turn: str = ""
     by: str = ""
+    """Of `cancel`: which turn, and who asked for it."""
     at: int = 0
     """Of `deleted`: when."""
     aside: bool = False

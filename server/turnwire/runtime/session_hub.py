@@ -240,7 +240,7 @@ class SessionHub:
                 self._on_reset()
                 for feed in self._feeds.values():
                     self.catch_up(feed)
-            elif nudge.kind == "cancel" and nudge.turn is not None:
+            elif nudge.kind == "cancel":
                 self._on_cancel(nudge.key.turn(nudge.turn), nudge.by)
             elif nudge.kind == "deleted":
                 self.end(nudge.key, nudge.gen, nudge.head, nudge.at)

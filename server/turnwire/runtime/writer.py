@@ -62,6 +62,8 @@ class Writer:
         self.request = request
         self.stopped: asyncio.Future[tuple[Stopped, str]] = asyncio.get_running_loop().create_future()
         self.ended: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
+        self.used_up: Used | None = None
+        """What the turn has used, once this writer has ended it."""
         self.hung_at_ms: int | None = None
         """When its producer must have come further, on the monotonic clock, or it hangs; None: it cannot."""
         self._grace_ms = grace_ms
@@ -112,6 +114,7 @@ class Writer:
     async def end(self, ending: Ending) -> Appended:
         """Append the last entries of this writer and wait for the store's definite answer, however long that takes."""
         self.hung_at_ms = None
+        self.used_up = None if ending.seal is None else ending.seal.used
         self._ending = ending
         self._want(self)
         return await asyncio.shield(self.ended)
@@ -130,12 +133,6 @@ class Writer:
     def hangs(self, now_ms: int) -> bool:
         """Whether its producer is beyond all its own deadlines: its lease is left to run out."""
         return self.hung_at_ms is not None and now_ms > self.hung_at_ms
-
-    @property
-    def used_up(self) -> Used | None:
-        """What the turn has used, once this writer has ended it."""
-        seal = None if self._ending is None else self._ending.seal
-        return None if seal is None else seal.used
 
     # --- for the journal ------------------------------------------------------------------------------------------
 
@@ -192,7 +189,7 @@ class Writer:
         """What became of the frozen batch."""
         match answer.result:
             case "away" | "full":
-                self._hold(answer, now_ms)
+                self._hold(batch, answer, now_ms)
             case "ok" | "dup":
                 self._away_since_ms = None
                 self._frozen = None
@@ -259,7 +256,7 @@ class Writer:
     def _ends(self, batch: Batch) -> bool:
         return batch.seal is not None or batch.park_until_ms is not None
 
-    def _hold(self, answer: Appended, now_ms: int) -> None:
+    def _hold(self, batch: Batch, answer: Appended, now_ms: int) -> None:
         """The store took nothing, or nobody knows whether it did: the batch goes out again."""
         if answer.result == "away":
             if not self.waits_for_store(now_ms):
@@ -267,8 +264,7 @@ class Writer:
             return
         self._full = True
         self.tell("full")
-        batch = self._frozen
-        if batch is not None and not self._ends(batch):
+        if not self._ends(batch):
             # It was refused as a whole, so its entries may go into the one batch that gets through: the seal's.
             self._pending.extendleft(reversed(batch.entries))
             self._frozen = None
