@@ -60,8 +60,8 @@ FIRST: Final = {
 """Which file of tests/stores knows a script best, by the first word of its name."""
 KNOWING: Final = {
     "session_hub": ("session_hub", "hub_at_rest", "cursors_at_rest", "put_back"),
-    "writer": ("journal", "put_back"),
-    "reaper": ("reaper", "backend"),
+    "writer": ("journal", "put_back", "backend"),
+    "reaper": ("reaper", "backend", "put_back"),
 }
 """Which files of tests/runtime know a module best."""
 
@@ -106,7 +106,7 @@ class Bench:
             place.write_text(whole, encoding="utf-8")
 
     async def _run(self, tests: Sequence[str]) -> str:
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-p", "no:cacheprovider"]
         said = self._folder / "said.txt"
         with said.open("wb") as output:
             process = await asyncio.create_subprocess_exec(

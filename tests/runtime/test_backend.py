@@ -243,30 +243,6 @@ async def test_a_queued_turn_runs_when_the_node_that_ended_the_one_before_is_gon
     assert (await ended(log, "t2")).type == "turn.done"
 
 
-async def test_a_lease_from_before_a_restart_of_the_store_is_waited_for(
-    own_store: StoreServer, log_on_own_store: RedisSessionLog
-) -> None:
-    """The store was away, so that the lease looks overdue; its writer may live."""
-    spec = Spec([{"type": "text", "text": "hi"}], "demo").to_json()
-    await log_on_own_store.accept_turn(request(spec=spec))
-    make_overdue(own_store, key())
-    own_store.kill()
-    own_store.start()
-    async with RedisSessionLog(Link(own_store.url), node="there") as there:
-        node = Node(SETTINGS, there, quotas_beside(there), MODELS, SystemClock())
-        journal = asyncio.create_task(node.journal.run())
-        await node.reaper.sweep()
-        await node.reaper.sweep()
-        assert not node.running.runs(key())
-        assert (await there.read_view(SESSION, 1)).turns[0].terminal is None
-        node.reaper._history_since_ms -= SETTINGS.lease_ms
-        await node.reaper.sweep()
-        assert (await ended(there)).type == "turn.done"
-        await node.running.abandon()
-        journal.cancel()
-        await asyncio.gather(journal, return_exceptions=True)
-
-
 async def test_a_runner_that_was_fenced_off_stops_its_model_and_says_nothing(
     node: Node, log: RedisSessionLog, other: RedisSessionLog, server: StoreServer
 ) -> None:

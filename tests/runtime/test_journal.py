@@ -7,13 +7,13 @@ import pytest
 
 from tests.stores.making import SESSION, key, make_overdue, request
 from tests.stores.server import StoreServer
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_S, until
 from turnwire.app import SystemClock
 from turnwire.core.entries import Delta, Event, Logged
 from turnwire.core.merge import merge_logged
 from turnwire.ports import Appended, Batch, Seal, SessionKey, TurnKey
 from turnwire.runtime.journal import Journal
-from turnwire.runtime.writer import ENTRIES_MAX, PENDING_CHARS_MAX, Ending, Writer
+from turnwire.runtime.writer import ENTRIES_MAX, PENDING_CHARS_MAX, Ending, Stopped, Writer
 from turnwire.stores.redis.log import RedisSessionLog
 
 RECORD = b'{"parts":[]}'
@@ -30,7 +30,12 @@ class Gated(RedisSessionLog):
         self.open.set()
         self.lose = 0
         self.sent: list[Sequence[Batch]] = []
-        self.arrived = asyncio.Event()
+        self._arrived = asyncio.Event()
+
+    async def arrival(self) -> None:
+        """Wait for the first append."""
+        async with asyncio.timeout(PATIENCE_S):
+            await self._arrived.wait()
 
     async def append_many(self, batches: Sequence[Batch]) -> Sequence[Appended]:
         return await self._held(super().append_many, batches)
@@ -40,7 +45,7 @@ class Gated(RedisSessionLog):
 
     async def _held(self, append: Append, batches: Sequence[Batch]) -> Sequence[Appended]:
         self.sent.append(batches)
-        self.arrived.set()
+        self._arrived.set()
         await self.open.wait()
         answers = await append(batches)
         if self.lose:
@@ -95,6 +100,18 @@ def ending() -> Ending:
     return Ending([Event("turn.done", "t1", b'{"parts":[]}')], Seal("done", RECORD))
 
 
+async def end(writer: Writer) -> Appended:
+    """The answer to the writer's ending. In good time: a journal that has died answers nobody."""
+    async with asyncio.timeout(PATIENCE_S):
+        return await writer.end(ending())
+
+
+async def stopped(writer: Writer) -> tuple[Stopped, str]:
+    """Why the writer's producer should stop, once it should."""
+    async with asyncio.timeout(PATIENCE_S):
+        return await asyncio.shield(writer.stopped)
+
+
 async def text_in_log(log: RedisSessionLog) -> str:
     found = await log.read_range(SESSION, 0, 100_000)
     return "".join(entry.entry.text for entry in found.entries if isinstance(entry.entry, Delta))
@@ -104,12 +121,12 @@ async def test_deltas_merge_while_an_append_is_out_and_no_sooner(journal: Journa
     writer = await started(journal, gated)
     gated.open.clear()
     writer.append(piece("a"))
-    await gated.arrived.wait()
+    await gated.arrival()
     for letter in "bcd":
         writer.append(piece(letter))
     writer.append(piece("e", part=1))
     gated.open.set()
-    await writer.end(ending())
+    await end(writer)
     assert [[getattr(entry, "text", "end") for entry in batches[0].entries] for batches in gated.sent] == [
         ["a"],
         ["bcd", "e", "end"],
@@ -126,7 +143,7 @@ async def test_a_lost_reply_while_more_deltas_merge_appends_nothing_twice(
         writer.append(piece(f"{number} "))
         if number % 20 == 0:
             await asyncio.sleep(0)
-    answer = await writer.end(ending())
+    answer = await end(writer)
     wanted = "".join(f"{number} " for number in range(200))
     assert await text_in_log(gated) == wanted
     assert answer.result in ("ok", "dup")
@@ -141,10 +158,10 @@ async def test_nothing_is_fed_before_the_store_has_answered(journal: Journal, ga
     writer = await started(journal, gated)
     gated.open.clear()
     writer.append(piece("a"))
-    await gated.arrived.wait()
+    await gated.arrival()
     assert fed.logged == []
     gated.open.set()
-    await writer.end(ending())
+    await end(writer)
     assert len(fed.logged) == 2
 
 
@@ -152,14 +169,14 @@ async def test_a_producer_waits_while_the_journal_is_behind(journal: Journal, ga
     writer = await started(journal, gated)
     gated.open.clear()
     writer.append(piece("a"))
-    await gated.arrived.wait()
+    await gated.arrival()
     writer.append(piece("x" * (PENDING_CHARS_MAX + 1)))
     waiting = asyncio.create_task(writer.room())
     await asyncio.sleep(0)
     assert not waiting.done()
     gated.open.set()
-    await waiting
-    await writer.end(ending())
+    await asyncio.wait_for(waiting, PATIENCE_S)
+    await end(writer)
 
 
 async def test_another_writer_stops_this_one_and_nothing_of_it_gets_in(
@@ -171,11 +188,11 @@ async def test_another_writer_stops_this_one_and_nothing_of_it_gets_in(
     make_overdue(server, key())
     assert (await other.take_turn(key(), "nonce-other")).result == "taken"
     writer.append(piece("late"))
-    assert (await writer.stopped)[0] == "fenced"
+    assert (await stopped(writer))[0] == "fenced"
     # What its producer still says goes nowhere, and makes it wait for nothing.
     writer.append(piece("x" * (PENDING_CHARS_MAX + 1)))
     await asyncio.wait_for(writer.room(), 5)
-    assert (await writer.end(ending())).result == "fenced"
+    assert (await end(writer)).result == "fenced"
     assert await text_in_log(gated) == "mine "
 
 
@@ -183,8 +200,8 @@ async def test_nothing_goes_in_between_the_last_word_and_the_end(journal: Journa
     writer = await started(journal, gated)
     gated.open.clear()
     writer.append(piece("all "))
-    await gated.arrived.wait()
-    finishing = asyncio.create_task(writer.end(ending()))
+    await gated.arrival()
+    finishing = asyncio.create_task(end(writer))
     await asyncio.sleep(0)
     writer.append(piece("more"))
     gated.open.set()
@@ -196,8 +213,8 @@ async def test_a_stored_cancel_is_told_with_the_next_append(journal: Journal, ga
     writer = await started(journal, gated)
     await gated.cancel_turn(key(), "bob", "")
     writer.append(piece("a"))
-    assert await writer.stopped == ("cancel", "bob")
-    assert (await writer.end(ending())).result == "ok"
+    assert await stopped(writer) == ("cancel", "bob")
+    assert (await end(writer)).result == "ok"
 
 
 async def test_a_full_store_stops_the_answer_and_still_takes_its_end(
@@ -210,8 +227,8 @@ async def test_a_full_store_stops_the_answer_and_still_takes_its_end(
         client.config_set("maxmemory", "1mb")
     for number in range(ENTRIES_MAX + 10):
         writer.append(piece("a" if number % 2 else "b", part=number % 2))
-    assert (await writer.stopped)[0] == "full"
-    assert (await writer.end(ending())).result == "ok"
+    assert (await stopped(writer))[0] == "full"
+    assert (await end(writer)).result == "ok"
     # The whole rest went in with the terminal.
     assert await text_in_log(gated) == "kept " + "ba" * ((ENTRIES_MAX + 10) // 2)
 
@@ -222,8 +239,8 @@ async def test_a_store_that_stays_away_stops_the_answer_and_takes_its_end_when_i
     writer = await started(journal, gated)
     gated.lose = 1_000_000
     writer.append(piece("a"))
-    assert (await asyncio.wait_for(writer.stopped, 10))[0] == "store_away"
-    finishing = asyncio.create_task(writer.end(ending()))
+    assert (await stopped(writer))[0] == "store_away"
+    finishing = asyncio.create_task(end(writer))
     await asyncio.sleep(0)
     assert not finishing.done()
     gated.lose = 0
@@ -242,7 +259,7 @@ async def test_three_hundred_turns_share_pipelines(journal: Journal, gated: Gate
         for writer in writers:
             writer.append(piece(f"{round_number}"))
         await asyncio.sleep(0)
-    await asyncio.gather(*(writer.end(ending()) for writer in writers))
+    await asyncio.gather(*(end(writer) for writer in writers))
     assert len(gated.sent) < 20
     for writer in writers:
         found = await gated.read_range(writer.key.session_key, 0, 100)

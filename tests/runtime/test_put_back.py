@@ -395,7 +395,7 @@ async def test_a_turn_that_never_was_is_waited_for_only_while_it_may_be_on_its_w
     world.store.go_back()
     await answered(lambda: world.log.read_view(SESSION, 1))
     with pytest.raises(Refused, match="parent turn does not exist"):
-        await world.create("t2", parent="none")
+        await asyncio.wait_for(world.create("t2", parent="none"), PATIENCE_S)
     assert not world.log.unsettled
 
 

@@ -1,11 +1,13 @@
 """Who is taken for dead: leases that ran out, and the cases in which that says nothing of their writers."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
-from tests.stores.making import SESSION, append, key, make_overdue, quotas_beside, request, sealing
+from tests.stores.making import SESSION, SETTLED, append, key, make_overdue, quotas_beside, request, sealing
 from tests.stores.server import StoreServer
 from tests.support.waiting import until
 from turnwire.app import Node
@@ -14,6 +16,7 @@ from turnwire.ports import Model
 from turnwire.providers.demo import Demo
 from turnwire.runtime.turn_runner import HANG_MS, Spec
 from turnwire.settings import Settings
+from turnwire.stores.redis.link import Link
 from turnwire.stores.redis.log import RedisSessionLog
 
 SETTINGS = Settings()
@@ -40,7 +43,13 @@ def clock() -> MovedClock:
 
 @pytest.fixture
 async def node(log: RedisSessionLog, clock: MovedClock) -> AsyncIterator[Node]:
-    """One whose tasks do not run, but for the journal: a test sweeps and renews by itself."""
+    async with on(log, clock) as node:
+        yield node
+
+
+@asynccontextmanager
+async def on(log: RedisSessionLog, clock: MovedClock) -> AsyncGenerator[Node]:
+    """A node whose tasks do not run, but for the journal: a test sweeps and renews by itself."""
     node = Node(SETTINGS, log, quotas_beside(log), MODELS, clock)
     journal = asyncio.create_task(node.journal.run())
     yield node
@@ -102,6 +111,40 @@ async def test_after_a_time_without_the_store_a_writer_that_does_not_come_back_i
     assert node.running.runs(key())
 
 
+async def test_a_node_that_came_up_after_a_restart_of_the_store_gives_each_writer_a_lease_to_come_back(
+    own_store: StoreServer, log_on_own_store: RedisSessionLog, clock: MovedClock
+) -> None:
+    await running_elsewhere(log_on_own_store, own_store)
+    own_store.kill()
+    own_store.start()
+    async with RedisSessionLog(Link(own_store.url), node="there", limits=SETTLED) as there, on(there, clock) as node:
+        for _ in range(SETTINGS.lease_ms // SETTINGS.sweep_ms):
+            await node.reaper.sweep()
+            assert not node.running.runs(key())
+            clock.ms += SETTINGS.sweep_ms
+        await node.reaper.sweep()
+        assert node.running.runs(key()) and await state_of(there) == "running"
+
+
+async def test_a_node_that_saw_the_store_restart_takes_nothing_while_writers_come_back(
+    own_store: StoreServer, log_on_own_store: RedisSessionLog, clock: MovedClock
+) -> None:
+    limits = replace(SETTLED, settle_ms=3_000)
+    async with RedisSessionLog(Link(own_store.url), node="there", limits=limits) as there, on(there, clock) as node:
+        for _ in range(SETTINGS.lease_ms // SETTINGS.sweep_ms):
+            await node.reaper.sweep()
+            clock.ms += SETTINGS.sweep_ms
+        await running_elsewhere(log_on_own_store, own_store)
+        own_store.kill()
+        own_store.start()
+        await until(lambda: there.recovering)
+        await node.reaper.sweep()
+        assert not node.running.runs(key()) and there.recovering
+        await until(lambda: not there.recovering)
+        await node.reaper.sweep()
+        assert node.running.runs(key()) and await state_of(there) == "running"
+
+
 async def test_a_turn_that_nobody_has_is_taken_also_then(
     node: Node, clock: MovedClock, other: RedisSessionLog, server: StoreServer
 ) -> None:
@@ -133,6 +176,19 @@ async def test_a_runner_that_is_beyond_its_deadlines_is_told_to_end(
     terminal = (await log.read_view(SESSION, 1)).turns[0].terminal
     assert terminal is not None and isinstance(terminal.entry, Event)
     assert b"upstream_timeout" in terminal.entry.body
+
+
+async def test_a_node_that_was_slow_to_renew_takes_nothing_from_itself(
+    node: Node, log: RedisSessionLog, server: StoreServer
+) -> None:
+    accept = request(spec=Spec([{"type": "text", "text": "hi"}], "demo").to_json())
+    await log.accept_turn(accept)
+    writer = node.journal.writer(accept, accept.nonce)
+    node.running._spawn(key(), writer, never())
+    make_overdue(server, key())
+    await node.reaper.sweep()
+    assert node.running._writers[key()] is writer
+    assert (await log.renew_leases([(key(), accept.nonce)]))[0].result == "ok"
 
 
 async def test_a_runner_that_cannot_even_end_loses_its_turn(

@@ -2,9 +2,10 @@
 
 Every node sweeps; the script that takes a turn decides which of them gets it. An overdue lease says that its writer is
 dead only as long as writers could renew. When this node could not reach the store for a while, others may not have
-reached it either, and a lease from before the store's last restart may be of a time when nobody could. So after either,
-a turn that somebody had is taken only once every living writer has had one full lease in which to renew it. A turn that
-nobody has is taken at once, but for the moment in which writers put back what the store lost: it may be theirs.
+reached it either; so afterwards a turn that somebody had is taken only once every living writer has had one full lease
+in which to renew it. A lease from before the store's last restart may be of a time when nobody could, too: a node that
+came up since then gives its writer one lease. Who was there at the restart takes nothing at all while writers put back
+what the store lost, which is for longer: also a turn that nobody has may be theirs.
 """
 
 import asyncio
@@ -30,12 +31,11 @@ class Reaper:
         self._clock = clock
         self._sweep_ms = sweep_ms
         self._lease_ms = lease_ms
-        self._reached_ms = clock.monotonic_ms()
+        self._up_since_ms = clock.monotonic_ms()
+        self._reached_ms = self._up_since_ms
         """When the store answered last."""
         self._back_since_ms: int | None = None
         """When the store answered again after it had been away; None when it never was."""
-        self._history = ""
-        self._history_since_ms = self._reached_ms
 
     async def run(self) -> None:
         """Sweep for ever."""
@@ -53,7 +53,6 @@ class Reaper:
             _log.warning("store_was_away", waited_ms=now_ms - self._reached_ms)
             self._back_since_ms = now_ms
         self._reached_ms = now_ms
-        self._note_history(now_ms)
         for key in overdue:
             await self.look_at(key)
 
@@ -70,16 +69,10 @@ class Reaper:
             await self._running.take(key, self._claim(self._clock.monotonic_ms()))
 
     def _claim(self, now_ms: int) -> Claim:
-        self._note_history(now_ms)
         back_ms = self._back_since_ms
         if self._is_cut_off(now_ms) or (back_ms is not None and now_ms - back_ms < self._lease_ms):
             return "ownerless"
-        return "overdue" if now_ms - self._history_since_ms < self._lease_ms else "foreign"
-
-    def _note_history(self, now_ms: int) -> None:
-        if self._log.history != self._history:
-            self._history = self._log.history
-            self._history_since_ms = now_ms
+        return "overdue" if now_ms - self._up_since_ms < self._lease_ms else "foreign"
 
     def _is_cut_off(self, now_ms: int) -> bool:
         """Whether the store has been silent for so long that a living writer's lease may have run out. It had more than

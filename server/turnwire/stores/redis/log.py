@@ -102,11 +102,11 @@ class LogLimits:
     replicas: int = 0
     """How many replicas a terminal is to reach before anybody hears of it, if they are there."""
     settle_ms: int = 12_000
-    """After a change of the store's history, and after this node came up: how long others may take to put back what
-    was lost."""
+    """After a change of the store's history: how long writers may take to put back what was lost. No shorter than a
+    lease, in which each of them has renewed what it has."""
     readers_settle_ms: int = 15_000
-    """The same for what is shown: a turn that runs is put back only behind the end of the one before it, which nobody
-    may have any more, so that somebody has to write one after `settle_ms`."""
+    """The same for what is shown, and after this node came up: a turn that runs is put back only behind the end of the
+    one before it, which nobody may have any more, so that somebody has to write one after `settle_ms`."""
 
 
 class RedisSessionLog:
