@@ -123,7 +123,7 @@ class Bench:
         if process.returncode == 0:
             return ""
         text = said.read_text(encoding="utf-8", errors="replace")
-        if failed := re.search(r"^(?:FAILED|ERROR) tests/(\S+)", text, re.MULTILINE):
+        if failed := re.search(r"^(?:FAILED|ERROR) tests/([^\s\[]+)", text, re.MULTILINE):
             return failed[1]
         return "a test that hangs" if "Timeout (" in text else f"pytest ended with {process.returncode}"
 

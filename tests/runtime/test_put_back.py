@@ -11,20 +11,21 @@ from typing import Any, TypeVar
 import orjson
 import pytest
 
-from tests.stores.making import SESSION, append, batch, caller, key, quotas_beside, request, sealing, text
+from tests.stores.making import SESSION, append, batch, caller, key, quotas_beside, request, sealing, text, types
 from tests.stores.server import StoreServer
 from tests.support.waiting import LOOK_S, PATIENCE_S, until
 from turnwire.app import Node, SystemClock
 from turnwire.core.entries import Content, Delta, Event, Finish, Logged, ProviderEvent
 from turnwire.core.snapshots import folded
 from turnwire.ports import Accepted, AcceptRequest, Appended, Failure, Model, StepRequest, StoredTurn, TurnKey
-from turnwire.runtime.backend import Opening
+from turnwire.runtime.backend import Backend, Opening
 from turnwire.runtime.refusals import Refused, Unlearned
 from turnwire.runtime.session_hub import Feed
 from turnwire.settings import Settings
 from turnwire.stores.redis.link import Link
 from turnwire.stores.redis.log import LogLimits, RedisSessionLog
-from turnwire_protocol.commands import TurnCancel, TurnCreate
+from turnwire_protocol.at_rest import SessionPatch
+from turnwire_protocol.commands import TurnCancel, TurnCreate, TurnRespond
 from turnwire_protocol.events import TERMINAL_TYPES
 from turnwire_protocol.values import Cursor
 
@@ -51,14 +52,17 @@ class Dictated:
         self.name = "demo"
         self.requests = 0
         self.closed = 0
-        self._words: asyncio.Queue[str | None] = asyncio.Queue()
+        self._told: asyncio.Queue[Sequence[ProviderEvent]] = asyncio.Queue()
 
     def say(self, *words: str) -> None:
         for word in words:
-            self._words.put_nowait(word)
+            self._told.put_nowait([Content(0, "text", word)])
+
+    def call(self, tool: str) -> None:
+        self._told.put_nowait([Content(1, "tool_call", "{}", "call1", tool), Finish("tool_calls")])
 
     def finish(self) -> None:
-        self._words.put_nowait(None)
+        self._told.put_nowait([Finish("stop")])
 
     @asynccontextmanager
     async def stream(self, request: StepRequest) -> AsyncGenerator[AsyncIterator[Sequence[ProviderEvent]]]:
@@ -69,9 +73,11 @@ class Dictated:
             self.closed += 1
 
     async def _events(self) -> AsyncIterator[Sequence[ProviderEvent]]:
-        while (word := await self._words.get()) is not None:
-            yield [Content(0, "text", word)]
-        yield [Finish("stop")]
+        while True:
+            events = await self._told.get()
+            yield events
+            if isinstance(events[-1], Finish):
+                return
 
 
 class Reading:
@@ -378,6 +384,63 @@ async def test_a_turn_that_a_new_one_names_is_waited_for_until_it_is_back(
     held_back.set()
     await creating
     assert list(await world.turns()) == ["t1", "t2"]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda backend: backend.read_session(SESSION),
+        lambda backend: backend.read_turns(SESSION, None, 5),
+        lambda backend: backend.update_session(SESSION, SessionPatch(title="Sky")),
+        lambda backend: backend.delete_session(SESSION),
+    ],
+    ids=["read", "turns", "rename", "delete"],
+)
+async def test_a_session_that_is_on_its_way_back_is_not_said_to_be_none(
+    world: World, held_back: Held, call: Callable[[Backend], Awaitable[object]]
+) -> None:
+    world.store.keep()
+    await world.create("t1")
+    world.model.say("first")
+    await world.reaches("first")
+    world.store.go_back()
+    await until(lambda: held_back.waiting)
+    calling = asyncio.ensure_future(call(world.node.backend))
+    assert await asyncio.wait({calling}, timeout=0.3) == (set(), {calling})
+    held_back.set()
+    await calling
+
+
+async def test_what_answers_a_tool_call_waits_until_the_call_is_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renew = world.log.renew_leases
+    go = asyncio.Event()
+
+    async def waits(leases: Any) -> Any:
+        await go.wait()
+        return await renew(leases)
+
+    await world.create("t1", tools=[{"name": "get_time"}])
+    world.model.say("first")
+    await world.reaches("first")
+    world.store.keep()
+    world.model.call("get_time")
+    logged = await answered(world.history_is_sound, lambda logged: types(logged)[-1][0] == "turn.asked")
+    monkeypatch.setattr(world.log, "renew_leases", waits)  # which is how a writer of a parked turn learns of the loss
+    world.store.go_back()
+    await answered(lambda: world.log.read_view(SESSION, 1))
+    asked = logged[-1].entry
+    assert isinstance(asked, Event)
+    answer = TurnRespond(type="turn.respond", session="s1", turn="t1", request=asked.fields["request"], value="12:00")
+    responding = asyncio.create_task(world.node.backend.respond("alice", "alice", answer))
+    assert await asyncio.wait({responding}, timeout=0.3) == (set(), {responding})
+    go.set()
+    await responding
+    world.model.finish()
+    assert (await world.ended("t1")).type == "turn.done"
+    with pytest.raises(Refused, match="Nothing waits"):
+        await world.node.backend.respond("alice", "alice", answer.model_copy(update={"value": "13:00"}))
 
 
 async def test_nobody_waits_for_a_session_that_is_known_to_be_deleted(world: World) -> None:

@@ -2,9 +2,11 @@
 
 Everything here is for one owner, whose name stands in every key; another owner's sessions do not exist from here. What
 is refused raises Refused with the error a client sees. Unlearned says that the store may or may not have taken a write:
-the client must ask again, which it can, because every write here is idempotent.
+the client must ask again, which it can, because every write here is idempotent. Nothing is said not to be there while
+writers still put back what the store lost.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
@@ -20,6 +22,7 @@ from turnwire.ports import (
     Failure,
     ListPlace,
     ProposedTurn,
+    Responded,
     SessionChange,
     SessionInfo,
     SessionKey,
@@ -31,7 +34,7 @@ from turnwire.runtime.input_check import InputCheck
 from turnwire.runtime.quotas import Caller, Claim, Quotas
 from turnwire.runtime.refusals import Refused, TurnMissing, Unlearned
 from turnwire.runtime.running_turns import RunningTurns, new_nonce
-from turnwire.runtime.session_hub import SessionHub
+from turnwire.runtime.session_hub import SETTLE_LOOK_MS, SessionHub
 from turnwire.runtime.turn_requests import TurnRequests
 from turnwire.runtime.turn_runner import Spec
 from turnwire_protocol.at_rest import SessionPatch
@@ -190,8 +193,13 @@ class Backend:
         """Answer what a turn asked; the first answer wins, a later one is told not_found."""
         key = TurnKey(owner, command.session, command.turn)
         value = orjson.dumps(command.value)
-        responded = await self._learn(self._log.respond_turn(key, command.request, by, value))
-        if responded.result != "ok":
+
+        async def answer() -> Responded | None:
+            responded = await self._learn(self._log.respond_turn(key, command.request, by, value))
+            return responded if responded.result == "ok" else None
+
+        responded = await self._find(answer)
+        if responded is None:
             raise Refused("not_found", "Nothing waits for this answer (any more).")
         self._hub.feed(key.session_key, responded.gen, responded.logged)
         if responded.take is not None:
@@ -205,14 +213,14 @@ class Backend:
 
     async def read_session(self, key: SessionKey) -> SessionInfo:
         """Raises Refused, Unlearned."""
-        info = await self._learn(self._log.read_session(key))
+        info = await self._find(lambda: self._learn(self._log.read_session(key)))
         if info is None:
             raise _no_session()
         return info
 
     async def read_turns(self, key: SessionKey, before: str | None, limit: int) -> Turns:
         """Turns in the order of their acceptance, up to `before` or the newest. Raises Refused, Unlearned."""
-        page = await self._learn(self._log.read_turns(key, before, limit))
+        page = await self._find(lambda: self._learn(self._log.read_turns(key, before, limit)))
         if page is None:
             raise _no_session() if before is None else Refused("not_found", "There is no such session or turn.")
         return Turns([whole_snapshot(key.session, state_of(stored)) for stored in page.turns], page.next)
@@ -225,7 +233,7 @@ class Backend:
             # Sorted, so that the same object in another order changes nothing.
             orjson.dumps(patch.metadata, option=orjson.OPT_SORT_KEYS) if "metadata" in given else None,
         )
-        updated = await self._learn(self._log.update_session(key, change))
+        updated = await self._find(lambda: self._learn(self._log.update_session(key, change)))
         if updated is None:
             raise _no_session()
         self._hub.feed(key, updated.gen, updated.logged)
@@ -234,7 +242,7 @@ class Backend:
     async def delete_session(self, key: SessionKey) -> None:
         """Remove the session and stop its turns, wherever they run. Raises Refused, Unlearned."""
         nonce = new_nonce()
-        deleted = await self._surely(lambda: self._log.delete_session(key, nonce))
+        deleted = await self._find(lambda: self._surely(lambda: self._log.delete_session(key, nonce)))
         if deleted is None:
             raise _no_session()
         self._hub.end(key, deleted.gen, deleted.seq, deleted.at)
@@ -274,6 +282,14 @@ class Backend:
         refusal = await self._input_check.refusal_of(proposed)
         if refusal is not None and not await self._learn(self._log.read_branch(key, 1)):
             raise Refused(refusal.code, refusal.message, retry_after_ms=refusal.retry_after_ms)
+
+    async def _find(self, ask: Callable[[], Awaitable[Answer | None]]) -> Answer | None:
+        """What the store has, once it has it, or is not to get it back."""
+        while True:
+            found = await ask()
+            if found is not None or not self._log.recovering:
+                return found
+            await asyncio.sleep(SETTLE_LOOK_MS / 1000)
 
     async def _surely(self, write: Callable[[], Awaitable[Answer]]) -> Answer:
         """A write that has a nonce is safe to repeat: its answer is the same."""

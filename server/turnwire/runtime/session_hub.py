@@ -30,7 +30,7 @@ WINDOW_ENTRIES_MAX: Final = 1_000
 WINDOW_CHARS_MAX: Final = 262_144
 READ_ENTRIES_MAX: Final = 2_000
 SETTLE_LOOK_MS: Final = 200
-"""How often a feed looks whether what the log lost was put back."""
+"""How often somebody who waits for it looks whether what the log lost was put back."""
 ENCODED_MAX: Final = 128
 """Encoded frames kept for the other viewers of a session."""
 
