@@ -2,7 +2,8 @@
 
 Each mutant runs on a copy of the server's package, which stands before the real one on the import path, so that many
 can be tried side by side and the working tree is never touched. Tests that know the file best go first, and the first
-one that fails ends a mutant. One that makes the tests hang is caught, too.
+one that fails ends a mutant. It has to pass on an unbroken copy, or it has caught nothing. A mutant that makes the
+tests hang is caught, too.
 
     python -m tests.mutants                 all of them
     python -m tests.mutants take_turn hub   those of files whose names hold one of these words; other rows stay
@@ -86,24 +87,26 @@ class Verdict:
 
 
 class Bench:
-    """A copy of the package for one mutant at a time."""
+    """A copy of the package for one mutant at a time. `sound` are tests that pass without any."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, sound: set[str]) -> None:
         self._folder = folder
+        self._sound = sound
         shutil.copytree(PACKAGE, folder / "turnwire", ignore=shutil.ignore_patterns("__pycache__"))
 
     async def try_out(self, mutant: Mutant) -> Verdict:
         place = self._folder / "turnwire" / mutant.path.relative_to(PACKAGE)
         whole = place.read_text(encoding="utf-8")
+        caught_by = ""
         place.write_text(mutant.text, encoding="utf-8")
-        try:
-            for suite in suites_of(mutant.path):
-                caught_by = await self._run(suite)
-                if caught_by:
-                    return Verdict(mutant, caught_by)
-            return Verdict(mutant, "")
-        finally:
-            place.write_text(whole, encoding="utf-8")
+        for suite in suites_of(mutant.path):
+            caught_by = caught_by or await self._run(suite)
+        place.write_text(whole, encoding="utf-8")
+        if "::" in caught_by and caught_by not in self._sound:
+            if await self._run([f"tests/{caught_by}"]):
+                raise SystemExit(f"{caught_by} fails without any mutant")
+            self._sound.add(caught_by)
+        return Verdict(mutant, caught_by)
 
     async def _run(self, tests: Sequence[str]) -> str:
         command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-p", "no:cacheprovider"]
@@ -117,9 +120,11 @@ class Bench:
                 stderr=asyncio.subprocess.STDOUT,
                 start_new_session=True,
             )
-        await process.wait()
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # what a test that hung had started
+        try:
+            await process.wait()
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # what a test that hung had started
         if process.returncode == 0:
             return ""
         text = said.read_text(encoding="utf-8", errors="replace")
@@ -132,12 +137,13 @@ async def run(mutants: Sequence[Mutant], workers: int, on_verdict: Callable[[Ver
     waiting: asyncio.Queue[Mutant] = asyncio.Queue()
     for mutant in mutants:
         waiting.put_nowait(mutant)
+    sound: set[str] = set()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with tempfile.TemporaryDirectory() as folder, Progress(*columns) as progress:
         bar = progress.add_task("mutants", total=len(mutants))
 
         async def work(number: int) -> None:
-            bench = Bench(Path(folder) / str(number))
+            bench = Bench(Path(folder) / str(number), sound)
             while not waiting.empty():
                 mutant = waiting.get_nowait()
                 verdict = await bench.try_out(mutant)
