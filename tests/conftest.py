@@ -4,6 +4,10 @@ import os
 from collections.abc import Generator
 
 import pytest
+from hypothesis import Phase, settings
+
+settings.register_profile("unshrunk", phases=[Phase.explicit, Phase.reuse, Phase.generate])
+"""For whoever wants to know only whether a test fails (tests.mutants): a model's example takes minutes to shrink."""
 
 
 @pytest.hookimpl(wrapper=True)

@@ -110,10 +110,12 @@ class Bench:
 
     async def _run(self, tests: Sequence[str]) -> str:
         command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-p", "no:cacheprovider"]
+        command += ["--hypothesis-profile=unshrunk", "-o", f"faulthandler_timeout={HANGS_S}"]
         said = self._folder / "said.txt"
         with said.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
-                *(*command, "-o", f"faulthandler_timeout={HANGS_S}", *tests),
+                *command,
+                *tests,
                 cwd=ROOT,
                 env={**os.environ, "PYTHONPATH": str(self._folder), "PYTHONDONTWRITEBYTECODE": "1"},
                 stdout=output,
