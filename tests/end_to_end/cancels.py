@@ -145,8 +145,9 @@ def settings_of(service: str, unaccepting: str) -> Settings:
 @asynccontextmanager
 async def node_of(settings: Settings, models: dict[str, Model], folder: Path) -> AsyncGenerator[Node]:
     embedded = await start_embedded(folder)
-    async with RedisSessionLog(Link(embedded.url), node="here") as log:
-        node = Node(settings, log, quotas_beside(log), models, SystemClock())
+    async with RedisSessionLog(Link(embedded.url), node="here") as log, quotas_beside(log) as quotas:
+        await quotas.unsettled(1)  # opens the connection that the node would open with its first upkeep
+        node = Node(settings, log, quotas, models, SystemClock())
         tasks = [asyncio.create_task(work, name=name) for name, work in node.tasks().items()]
         try:
             yield node
