@@ -202,6 +202,21 @@ async def test_a_store_that_is_away_or_full_is_no_answer(
             await call
 
 
+async def test_what_is_there_is_told_at_once_also_while_the_store_recovers(
+    node: Node, log: RedisSessionLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await node.backend.create_turn(caller("alice"), create())
+    await ended(log)
+    monkeypatch.setattr(RedisSessionLog, "recovering", property(lambda _: True))
+    for call in (
+        node.backend.read_session(SESSION),
+        node.backend.read_turns(SESSION, None, 5),
+        node.backend.update_session(SESSION, validate_body(SessionPatch, {"title": "T"})),
+        node.backend.delete_session(SESSION),
+    ):
+        await asyncio.wait_for(call, 5)
+
+
 async def test_a_turn_that_is_taken_over_amid_renames_keeps_its_answer(
     node: Node, log: RedisSessionLog, other: RedisSessionLog, server: StoreServer
 ) -> None:

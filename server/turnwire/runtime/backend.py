@@ -2,8 +2,8 @@
 
 Everything here is for one owner, whose name stands in every key; another owner's sessions do not exist from here. What
 is refused raises Refused with the error a client sees. Unlearned says that the store may or may not have taken a write:
-the client must ask again, which it can, because every write here is idempotent. Nothing is said not to be there while
-writers still put back what the store lost.
+the client must ask again, which it can, because every write here is idempotent. While writers still put back what the
+store lost, no call is refused because what it names is not there: it waits.
 """
 
 import asyncio
@@ -195,7 +195,7 @@ class Backend:
         value = orjson.dumps(command.value)
 
         async def answer() -> Responded | None:
-            responded = await self._learn(self._log.respond_turn(key, command.request, by, value))
+            responded = await self._log.respond_turn(key, command.request, by, value)
             return responded if responded.result == "ok" else None
 
         responded = await self._find(answer)
@@ -213,14 +213,14 @@ class Backend:
 
     async def read_session(self, key: SessionKey) -> SessionInfo:
         """Raises Refused, Unlearned."""
-        info = await self._find(lambda: self._learn(self._log.read_session(key)))
+        info = await self._find(lambda: self._log.read_session(key))
         if info is None:
             raise _no_session()
         return info
 
     async def read_turns(self, key: SessionKey, before: str | None, limit: int) -> Turns:
         """Turns in the order of their acceptance, up to `before` or the newest. Raises Refused, Unlearned."""
-        page = await self._find(lambda: self._learn(self._log.read_turns(key, before, limit)))
+        page = await self._find(lambda: self._log.read_turns(key, before, limit))
         if page is None:
             raise _no_session() if before is None else Refused("not_found", "There is no such session or turn.")
         return Turns([whole_snapshot(key.session, state_of(stored)) for stored in page.turns], page.next)
@@ -233,7 +233,7 @@ class Backend:
             # Sorted, so that the same object in another order changes nothing.
             orjson.dumps(patch.metadata, option=orjson.OPT_SORT_KEYS) if "metadata" in given else None,
         )
-        updated = await self._find(lambda: self._learn(self._log.update_session(key, change)))
+        updated = await self._find(lambda: self._log.update_session(key, change))
         if updated is None:
             raise _no_session()
         self._hub.feed(key, updated.gen, updated.logged)
@@ -284,9 +284,9 @@ class Backend:
             raise Refused(refusal.code, refusal.message, retry_after_ms=refusal.retry_after_ms)
 
     async def _find(self, ask: Callable[[], Awaitable[Answer | None]]) -> Answer | None:
-        """What the store has, once it has it, or is not to get it back."""
+        """What the store has, once it has it, or is not to get it back. Raises what `ask` raises, and Unlearned."""
         while True:
-            found = await ask()
+            found = await self._learn(ask())
             if found is not None or not self._log.recovering:
                 return found
             await asyncio.sleep(SETTLE_LOOK_MS / 1000)
